@@ -1,0 +1,144 @@
+"""What can go wrong, as types that carry facts.
+
+Every error states fact, place and mend, and none echoes raw input: an error message ends up in logs, and logs end up in
+prompts. Each class also inherits the builtin that callers already catch (`RefusedError` is a `ValueError`, as the error of
+`tiktoken.Encoding.encode` is).
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from guardtok.violation import Violation
+
+
+class GuardtokError(Exception):
+    """The root of every error that guardtok raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a policy: where, what, and how to mend it.
+
+    Attributes:
+        place: `file:line:column` (both 1-based), or the name of a policy that was not read from a file.
+        fact: What is wrong.
+        mend: What to write instead; empty where nothing can be suggested.
+    """
+
+    place: str
+    fact: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.fact}" + (f" {self.mend}" if self.mend else "")
+
+
+class PolicyError(GuardtokError, ValueError):
+    """A policy cannot be used. All problems of a file are collected before this is raised.
+
+    Attributes:
+        problems: Every `Problem` found, in the order of the file.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[type[PolicyError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)
+
+
+class RefusedError(GuardtokError, ValueError):
+    """A text holds a form that the policy blocks for its source.
+
+    The message names the form as `repr`, as tiktoken does, so that code which reads tiktoken's message keeps working. It is
+    the one place where guardtok spells a control token; do not feed `str(error)` to a model unguarded.
+
+    Attributes:
+        token: The surface form that was refused, literally.
+        violations: What was found in the text, the refused form included.
+    """
+
+    def __init__(self, token: str, violations: tuple[Violation, ...]) -> None:
+        self.token = token
+        self.violations = violations
+        places = [v for v in violations if v.action == "block"]
+        place = f" Refused by rule {places[0].rule} at {places[0].place()}." if places else ""
+        super().__init__(
+            f"Encountered text corresponding to disallowed special token {token!r}.{place}\n"
+            "If this source may write this token, allow it in the policy; if the text should be encoded as the ordinary "
+            "text it is, use `escape` in place of `block`.\n"
+        )
+
+    def __reduce__(self) -> tuple[type[RefusedError], tuple[str, tuple[Violation, ...]]]:
+        return type(self), (self.token, self.violations)
+
+
+class VerificationError(GuardtokError, RuntimeError):
+    """The ids that came out are not the ids that the decision asked for; nothing is returned.
+
+    Attributes:
+        token_id: The reserved id that has no business where it was found, or None.
+    """
+
+    def __init__(self, message: str, token_id: int | None = None) -> None:
+        self.token_id = token_id
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[VerificationError], tuple[str, int | None]]:
+        return type(self), (str(self), self.token_id)
+
+
+class TokenizerError(GuardtokError, RuntimeError):
+    """A tokenizer failed (a Rust panic included), or cannot be guarded as it is."""
+
+
+class TokenizerMismatchError(GuardtokError, ValueError):
+    """A tokenizer, policy or lock file is not the one that was pinned."""
+
+
+class UnknownTokenizerError(GuardtokError, LookupError):
+    """No tokenizer of that name is known, or its file is nowhere to be found."""
+
+
+class VocabularyError(GuardtokError, ValueError):
+    """A vocabulary file is there but is not what it should be: wrong hash, truncated, not a rank file."""
+
+
+class UnknownSourceError(GuardtokError, ValueError):
+    """A source that neither guardtok nor the policy declares."""
+
+
+class MissingSourceError(GuardtokError, TypeError):
+    """A plain `str` was given without saying who wrote it."""
+
+
+class FieldError(GuardtokError, TypeError):
+    """The fields given to a prepared prompt are not the fields that it has."""
+
+
+class LimitError(GuardtokError, ValueError):
+    """A text is larger than the policy's limits."""
+
+
+class SurrogateError(GuardtokError, ValueError):
+    """A text holds a lone surrogate and the policy says `surrogates: refuse`."""
+
+
+class MissingExtraError(GuardtokError, ImportError):
+    """A feature needs a package that an extra of guardtok installs."""
+
+
+def near_match(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known word nearest to `word`, or an empty string.
+
+    `word` is bounded before it is compared, so that a hostile name costs nothing.
+    """
+    found = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=0.6)
+    return f" Did you mean {found[0]!r}?" if found else ""
