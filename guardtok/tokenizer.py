@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Role(str, Enum):
@@ -69,6 +69,19 @@ class Tokenizer(Protocol):
     @property
     def fingerprint(self) -> str:
         """`sha256:…` over everything that decides which ids a text becomes."""
+        ...
+
+    @property
+    def n_vocab(self) -> int:
+        """One more than the highest id."""
+        ...
+
+    def with_custom_tokens(self, ids: Mapping[str, int]) -> Tokenizer:
+        """Return a tokenizer that also has these control tokens, id by form; this one stays as it is.
+
+        Raises:
+            TokenizerError: A form or an id that already means something else.
+        """
         ...
 
     def encode_ordinary(self, text: str, *, at_start: bool) -> list[int]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from typing_extensions import TypeAlias
+
 VERSION = 1
 """Version of the `Violation` record; frozen by a golden test."""
 
@@ -58,19 +60,11 @@ class Span:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """One occurrence of a form in the text that is scanned.
+Match: TypeAlias = "tuple[int, int, int]"
+"""One occurrence of a form in the scanned text: the form's index in the ruleset, first character, one past the last.
 
-    Attributes:
-        form: Index of the form in the ruleset.
-        start: First character, in the scanned text.
-        end: One past the last character, in the scanned text.
-    """
-
-    form: int
-    start: int
-    end: int
+A plain tuple, because a text of a megabyte can hold a hundred thousand of them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +80,7 @@ class Violation:
         source: Who wrote it; several sources are joined by `+`, in the order of the text.
         path: Where the string came from in a larger object (`$.messages[0].content`); empty for a bare string.
         start: First character of the match in the caller's own string at `path`.
-        end: One past its last character there; -1 where the match ends in another string than it begins in.
+        end: One past the match's last character that is in that string.
         form: `exact`, or the name of the view in which the form was seen.
         count: How many occurrences this record stands for: 1 in `violations`, more in a log.
         action: What the policy asks for.
@@ -131,7 +125,7 @@ class Violation:
     def place(self) -> str:
         """Return the place for a human: path, and the characters' positions."""
         where = f"{self.path} " if self.path else ""
-        return f"{where}[{self.start}:{self.end if self.end >= 0 else ''}]"
+        return f"{where}[{self.start}:{self.end}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class TokenizerBinding:
 class Limits:
     """Bounds on the work: characters of a text, records of a call, ignorable characters hidden inside one form."""
 
-    max_chars: int = 1_000_000
+    max_chars: int = 20_000_000
     max_violations: int = 1_000
     max_hidden: int = 64
 

@@ -1,0 +1,251 @@
+"""A policy bound to a tokenizer: every form that matters, one automaton that finds them, one table that decides them.
+
+Binding is where a policy can still be refused: an unknown token, a pinned fingerprint that differs, an id that already
+means something else. What comes out is immutable and has a fingerprint of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
+from typing_extensions import assert_never
+
+from guardtok.dialects import catalogue
+from guardtok.errors import PolicyError, Problem, TokenizerMismatchError
+from guardtok.policy.model import Reaction
+from guardtok.policy.resolve import Decision, conflicts, resolve, sources_of, unknown_tokens
+from guardtok.violation import Action, Mode
+
+if TYPE_CHECKING:
+    from guardtok.policy.model import Mark, Policy
+    from guardtok.tokenizer import Role, Tokenizer
+
+
+class FormKind(str, Enum):
+    """Why a form is looked for.
+
+    `control`: the bound tokenizer has an id for it (without a tokenizer: the catalogue names it). `marker`: it has no id, but
+    the policy names it. `foreign`: it belongs to another family, which this tokenizer would not parse.
+    """
+
+    CONTROL = "control"
+    MARKER = "marker"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A surface form that is looked for.
+
+    Attributes:
+        text: The characters that spell it.
+        token_id: Its id in the bound tokenizer, or None.
+        role: What it is for, or None where nobody says.
+        kind: Why it is looked for.
+    """
+
+    text: str
+    token_id: int | None
+    role: Role | None
+    kind: FormKind
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """A policy × a tokenizer.
+
+    Attributes:
+        policy: The policy.
+        tokenizer: The tokenizer with the policy's custom tokens, or None: then nothing can be encoded.
+        forms: Every form that is looked for; a match names a form by its index.
+        table: For each source that the policy knows, the decision for each form.
+        modes: The mode of each source.
+        automaton: Finds the forms in UTF-8, overlapping ones too.
+        prefixes: Proper prefixes of the forms, where some source may `strip`; empty elsewhere.
+        longest: Length in characters of the longest form.
+        fingerprint: `sha256:…` over the policy's and the tokenizer's.
+    """
+
+    policy: Policy
+    tokenizer: Tokenizer | None
+    forms: tuple[Form, ...] = field(repr=False)
+    table: Mapping[str, tuple[Decision, ...]] = field(repr=False)
+    modes: Mapping[str, Mode]
+    automaton: BytesAhoCorasick = field(repr=False)
+    prefixes: frozenset[str] = field(repr=False)
+    longest: int
+    fingerprint: str
+
+    def __reduce__(self) -> tuple[object, tuple[Policy, Tokenizer | None]]:
+        # The automaton is not picklable, and rebuilding all is quicker than shipping the table.
+        return _rebuild, (self.policy, self.tokenizer)
+
+    @property
+    def sources(self) -> Mapping[str, Mode]:
+        """The sources that the policy knows."""
+        return self.modes
+
+
+def bind(policy: Policy, tokenizer: Tokenizer | None) -> Ruleset:
+    """Bind a policy to a tokenizer, or to none.
+
+    Raises:
+        PolicyError: A token that nobody knows, two equally specific entries that disagree, a custom token without a
+            tokenizer to add it to.
+        TokenizerMismatchError: The tokenizer is not the one that the policy or its lock file pins.
+        TokenizerError: The tokenizer cannot take a custom token under its id.
+    """
+    if tokenizer is not None:
+        _check_binding(policy, tokenizer)
+        tokenizer = _add_custom_tokens(policy, tokenizer)
+    return _rebuild(policy, tokenizer)
+
+
+def _rebuild(policy: Policy, tokenizer: Tokenizer | None) -> Ruleset:
+    forms = tuple(_collect(policy, tokenizer))
+    universe = _universe(forms)
+    problems = (*unknown_tokens(policy, frozenset(catalogue()).union(universe)), *conflicts(policy, universe))
+    if problems:
+        raise PolicyError(problems)
+    sources = sources_of(policy)
+    table = {source: _decide_all(policy, source, forms, universe) for source in sources}
+    rules = policy.sources
+    modes = {source: (rules[source].mode if source in rules else None) or _any_mode(policy) for source in sources}
+    strips = any(decision.action is Action.STRIP for decisions in table.values() for decision in decisions)
+    prefixes = {form.text[:cut] for form in forms for cut in range(1, len(form.text))} if strips else ()
+    identity = f"{policy.digest}\n{tokenizer.fingerprint if tokenizer else ''}"
+    return Ruleset(
+        policy=policy,
+        tokenizer=tokenizer,
+        forms=forms,
+        table=MappingProxyType(table),
+        modes=MappingProxyType(modes),
+        automaton=BytesAhoCorasick([form.text.encode() for form in forms], MatchKind.Standard),
+        prefixes=frozenset(prefixes),
+        longest=max((len(form.text) for form in forms), default=0),
+        fingerprint="sha256:" + hashlib.sha256(identity.encode()).hexdigest(),
+    )
+
+
+def _any_mode(policy: Policy) -> Mode:
+    other = policy.sources.get("*")
+    return (other.mode if other else None) or policy.mode
+
+
+def _check_binding(policy: Policy, tokenizer: Tokenizer) -> None:
+    pinned = policy.tokenizer
+    if pinned is None:
+        return
+    if pinned.name is not None and pinned.name != tokenizer.name:
+        raise TokenizerMismatchError(
+            f"{pinned.mark}: the policy is written for tokenizer {pinned.name!r} and was given {tokenizer.name!r}. "
+            "Load it with that tokenizer, or change `tokenizer.name`."
+        )
+    if pinned.fingerprint is not None and pinned.fingerprint != tokenizer.fingerprint:
+        raise TokenizerMismatchError(
+            f"{pinned.mark}: tokenizer {tokenizer.name!r} has fingerprint {tokenizer.fingerprint}, and the policy pins "
+            f"{pinned.fingerprint}. Compare `guardtok tokens {tokenizer.name}` before you pin the new one."
+        )
+
+
+def _add_custom_tokens(policy: Policy, tokenizer: Tokenizer) -> Tokenizer:
+    """Give `auto` tokens their ids, from the lock file where there is one, and add all of them to the tokenizer."""
+    if not policy.custom_tokens:
+        return tokenizer
+    lock = policy.lock
+    if lock is not None and lock.fingerprint != tokenizer.fingerprint:
+        raise TokenizerMismatchError(
+            f"{lock.file}: the ids are pinned for tokenizer {lock.tokenizer!r} with another fingerprint than "
+            f"{tokenizer.name!r} has now. Write the lock file again: guardtok tokens {tokenizer.name} --lock."
+        )
+    ids: dict[str, int] = {}
+    free = tokenizer.n_vocab
+    taken = {token.id for token in policy.custom_tokens if token.id is not None}
+    for token in policy.custom_tokens:
+        pinned = lock.ids.get(token.form) if lock is not None and token.id is None else token.id
+        if pinned is None:
+            while free in taken:
+                free += 1
+            pinned = free
+            free += 1
+        ids[token.form] = pinned
+    return tokenizer.with_custom_tokens(ids)
+
+
+def _collect(policy: Policy, tokenizer: Tokenizer | None) -> list[Form]:
+    """List every form once: the tokenizer's, then the policy's, then other families'."""
+    forms: dict[str, Form] = {}
+    known = catalogue()
+    if tokenizer is not None:
+        for token in tokenizer.control_tokens:
+            forms.setdefault(token.form, Form(token.form, token.id, token.role, FormKind.CONTROL))
+    else:
+        for entry in known.values():
+            forms[entry.form] = Form(entry.form, None, entry.role, FormKind.CONTROL)
+        for custom in policy.custom_tokens:
+            forms.setdefault(custom.form, Form(custom.form, custom.id, None, FormKind.CONTROL))
+    named = [marker.form for marker in policy.forms]
+    named += [selector for selector in _literals(policy) if selector in known]
+    for text in named:
+        role = known[text].role if text in known else None
+        forms.setdefault(text, Form(text, None, role, FormKind.MARKER))
+    if policy.foreign is not Reaction.IGNORE:
+        for entry in known.values():
+            if not entry.common:
+                forms.setdefault(entry.form, Form(entry.form, None, entry.role, FormKind.FOREIGN))
+    return list(forms.values())
+
+
+def _literals(policy: Policy) -> list[str]:
+    """Return what the policy selects literally, directly or through its groups: it means these, whatever is bound."""
+    selectors = [entry.selector for rules in policy.sources.values() for entry in rules.entries]
+    selectors += [member for group in policy.groups.values() for member in group.members]
+    return selectors
+
+
+def _universe(forms: tuple[Form, ...]) -> dict[str, frozenset[str]]:
+    """Map each form to the built-in groups it is in. A marker that the policy brought along is in its role's group only."""
+    families = catalogue()
+    universe: dict[str, frozenset[str]] = {}
+    for form in forms:
+        names = {"@special"} if form.kind is FormKind.CONTROL else set()
+        if form.role is not None:
+            names.add(f"@{form.role}")
+        if form.text in families:
+            names.update(f"@dialect:{slug}" for slug in families[form.text].families)
+        universe[form.text] = frozenset(names)
+    return universe
+
+
+def _decide_all(
+    policy: Policy, source: str, forms: tuple[Form, ...], universe: Mapping[str, frozenset[str]]
+) -> tuple[Decision, ...]:
+    decisions = resolve(policy, source, universe)
+    return tuple(
+        _react(policy, decisions[form.text]) if form.kind is FormKind.FOREIGN else decisions[form.text]
+        for form in forms
+    )
+
+
+def _react(policy: Policy, decision: Decision) -> Decision:
+    """Return the decision for another family's form: a source that may write it may; for others `foreign` decides."""
+    if decision.action is Action.ALLOW:
+        return decision
+    reaction = policy.foreign
+    if reaction is Reaction.LOG:
+        action = Action.LOG
+    elif reaction is Reaction.ESCAPE:
+        action = Action.ESCAPE
+    elif reaction is Reaction.BLOCK:
+        action = Action.BLOCK
+    elif reaction is Reaction.IGNORE:
+        action = Action.ALLOW
+    else:
+        assert_never(reaction)
+    return Decision(action, "foreign", None)

@@ -1,0 +1,33 @@
+"""Text → matches: where every form that the ruleset knows occurs, overlapping occurrences too.
+
+One Aho-Corasick automaton over UTF-8, so the time is linear in the text and the matches whatever an attacker writes. An
+alternation of regular expressions has no such bound, and finds a form inside another only by luck.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from guardtok.intake import Intake
+    from guardtok.ruleset import Ruleset
+    from guardtok.violation import Match
+
+
+def scan(intake: Intake, ruleset: Ruleset) -> list[Match]:
+    """Return every match in `intake`, positions in characters, ordered by end and then by form."""
+    found = ruleset.automaton.find_matches_as_indexes(intake.data, overlapping=True)
+    if not found or len(intake.data) == len(intake.text):
+        return found
+    return _count_characters(found, intake.data)
+
+
+def _count_characters(found: list[Match], data: bytes) -> list[Match]:
+    """Turn byte positions into character positions, decoding each stretch between two of them once."""
+    position: dict[int, int] = {}
+    last = characters = 0
+    for border in sorted({border for _, start, end in found for border in (start, end)}):
+        characters += len(data[last:border].decode())
+        last = border
+        position[border] = characters
+    return [(form, position[start], position[end]) for form, start, end in found]
