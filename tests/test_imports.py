@@ -1,0 +1,61 @@
+"""`import guardtok` stays cheap: nothing is imported that only some users need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# Extras, and dependencies that only one verb, one sink or one file format needs.
+DEFERRED = {
+    "click",
+    "hypothesis",
+    "jinja2",
+    "litellm",
+    "mistral_common",
+    "numpy",
+    "rich",
+    "ruamel",
+    "structlog",
+    "tokenizers",
+    "torch",
+    "transformers",
+}
+
+# The finder sees every import that is tried, so a guarded `try: import torch` counts where torch is not installed, too.
+PROBE = """
+import sys
+
+class Witness:
+    tried = set()
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        cls.tried.add(name.partition(".")[0])
+
+sys.meta_path.insert(0, Witness)
+{statement}
+print(*Witness.tried)
+"""
+
+
+def tried_by(statement: str) -> set[str]:
+    """Return the top-level packages that a fresh interpreter tries to import for a statement."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(statement=statement)], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_importing_guardtok_loads_nothing_that_can_wait() -> None:
+    """Neither an extra nor a costly dependency is loaded before it is used."""
+    tried = tried_by("import guardtok")
+    assert "guardtok" in tried
+    assert tried & DEFERRED == set()
+
+
+@pytest.mark.parametrize("statement", ["import click", "try: import litellm\nexcept ImportError: pass"])
+def test_the_probe_sees_imports(statement: str) -> None:
+    """The probe would notice, whether or not the package is installed."""
+    assert tried_by(statement) & DEFERRED
