@@ -22,6 +22,7 @@ FLOORS: dict[float, set[str]] = {
     1.5: {"encodings", "intake"},
     2: {"reference", "ruleset"},
     3: {"decide", "scan"},
+    3.5: {"records"},
     4: {"encode", "sanitize"},
     5: {"chat", "guarded_encoding", "hazmat", "prepare", "requests", "sinks", "stream"},
     6: {"guard"},
