@@ -17,12 +17,12 @@ PACKAGE = Path(__file__).parent.parent / "guardtok"
 # orders modules within one. `__init__` is the public face, so nothing below may import a name from it.
 FLOORS: dict[float, set[str]] = {
     0: {"errors", "tokenizer", "violation"},
-    0.5: {"dialects", "text"},
+    0.5: {"dialects", "text", "vocabularies"},
     1: {"adapters", "policy", "views"},
     1.5: {"encodings", "intake"},
     2: {"reference", "ruleset"},
     3: {"decide", "scan"},
-    3.5: {"records"},
+    3.5: {"attribute", "layout", "records"},
     4: {"encode", "sanitize"},
     5: {"chat", "guarded_encoding", "hazmat", "prepare", "requests", "sinks", "stream"},
     6: {"guard"},
