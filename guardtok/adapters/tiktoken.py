@@ -1,0 +1,210 @@
+"""A `tiktoken.Encoding` as guardtok's `Tokenizer`.
+
+tiktoken decides on its own which special tokens to parse, gives no order to overlapping ones, and raises a Rust panic,
+which `except Exception` does not catch, where its regex engine gives up. Behind this class it only ever encodes
+ordinary text, and it fails with one typed error.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import json
+from functools import cached_property
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from guardtok.dialects import role_of
+from guardtok.errors import TokenizerError
+from guardtok.tokenizer import ControlToken
+from guardtok.violation import broken
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import tiktoken
+
+MAX_ID = 2**32 - 1
+"""tiktoken's ids are unsigned 32-bit integers."""
+
+
+class TiktokenTokenizer:
+    """A tiktoken encoding, and the control tokens that a policy adds to it.
+
+    Immutable, picklable and safe to share between threads. The encoding's tables are read here; do not change them
+    afterwards.
+
+    Args:
+        encoding: What encodes and decodes.
+        name: A name for people and logs; the encoding's own by default.
+        custom_tokens: Ids by form of control tokens that the encoding does not have. One that it has under the same id
+            changes nothing.
+
+    Raises:
+        TokenizerError: An id or a form is taken, is out of range, or cannot be written as UTF-8.
+    """
+
+    def __init__(
+        self, encoding: tiktoken.Encoding, *, name: str | None = None, custom_tokens: Mapping[str, int] | None = None
+    ) -> None:
+        self._encoding = encoding
+        self._name = encoding.name if name is None else name
+        # tiktoken has no public way to list ranks, special tokens or the pattern; its manual reads the same attributes.
+        special = dict(encoding._special_tokens)
+        ranks = encoding._mergeable_ranks
+        custom = {form: id_ for form, id_ in (custom_tokens or {}).items() if special.get(form) != id_}
+        _refuse_collisions(self._name, ranks, special, custom)
+        self._custom = custom
+        self._custom_bytes = {id_: form.encode() for form, id_ in custom.items()}
+        tokens = sorted((id_, form) for form, id_ in (special | custom).items())
+        self._control_tokens = tuple(ControlToken(form, id_, role_of(form, id_)) for id_, form in tokens)
+        ordinary = (ranks.get(form.encode()) for _, form in tokens)
+        self._reserved_ids = frozenset(id_ for id_, _ in tokens) | {rank for rank in ordinary if rank is not None}
+
+    def __repr__(self) -> str:
+        return f"<TiktokenTokenizer {self._name!r}, {len(self._control_tokens)} control tokens>"
+
+    @property
+    def encoding(self) -> tiktoken.Encoding:
+        """The encoding, without custom tokens."""
+        return self._encoding
+
+    @property
+    def name(self) -> str:
+        """A short name for people and logs."""
+        return self._name
+
+    @property
+    def control_tokens(self) -> tuple[ControlToken, ...]:
+        """The encoding's special tokens and the custom ones, in the order of their ids, then of their forms."""
+        return self._control_tokens
+
+    @property
+    def reserved_ids(self) -> frozenset[int]:
+        """Ids of the control tokens, and ranks of ordinary tokens that spell the same bytes."""
+        return self._reserved_ids
+
+    @property
+    def n_vocab(self) -> int:
+        """One more than the highest id, custom tokens included."""
+        return max(self._encoding.n_vocab, *(id_ + 1 for id_ in self._custom.values()), 0)
+
+    @property
+    def fingerprint(self) -> str:
+        """`sha256:…` over pattern, ranks, special and custom tokens; not over the name."""
+        return self._fingerprints[0]
+
+    @property
+    def base_fingerprint(self) -> str:
+        """The fingerprint without custom tokens; equal to `fingerprint` where there are none."""
+        return self._fingerprints[1]
+
+    @cached_property
+    def _fingerprints(self) -> tuple[str, str]:
+        # The ranks count as the SHA-256 of their rank file, so that anybody can check it with sha256sum.
+        ranks = sorted(self._encoding._mergeable_ranks.items(), key=itemgetter(1))
+        lines = [b"%b %d\n" % (binascii.b2a_base64(token, newline=False), rank) for token, rank in ranks]
+        facts = {
+            "library": "tiktoken",
+            "pattern": self._encoding._pat_str,
+            "ranks": hashlib.sha256(b"".join(lines)).hexdigest(),
+            "special_tokens": self._encoding._special_tokens,
+        }
+
+        def digest(custom: Mapping[str, int]) -> str:
+            text = json.dumps(facts | {"custom_tokens": custom}, sort_keys=True)
+            return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+        return digest(self._custom), digest({})
+
+    def with_custom_tokens(self, ids: Mapping[str, int]) -> TiktokenTokenizer:
+        """Return a tokenizer that also has these control tokens, id by form; this one stays as it is.
+
+        Raises:
+            TokenizerError: A form or an id that already means something else.
+        """
+        for form, id_ in ids.items():
+            if self._custom.get(form, id_) != id_:
+                raise TokenizerError(
+                    f"{self._name}: the custom token {broken(form)!r} has the id {self._custom[form]} and cannot have "
+                    f"{id_} too. Give it one id."
+                )
+        return TiktokenTokenizer(self._encoding, name=self._name, custom_tokens={**self._custom, **ids})
+
+    def encode_ordinary(self, text: str, *, at_start: bool) -> list[int]:  # noqa: ARG002  # tiktoken has no prefix.
+        """Encode text in which nothing is parsed.
+
+        Raises:
+            TokenizerError: tiktoken failed or panicked; a run of a million spaces makes several encodings do so.
+        """
+        try:
+            return self._encoding.encode_ordinary(text)
+        except BaseException as error:
+            if not (isinstance(error, Exception) or _is_panic(error)):
+                raise
+            failure = type(error).__name__
+        # Raised out here the error has no context, and so nothing that could hold the text.
+        raise TokenizerError(
+            f"{self._name}: tiktoken failed with {failure} on a text of {len(text)} characters. "
+            "Cut very long runs of white space, or set a lower limits.max_chars."
+        )
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """Decode ids, control tokens included, to the bytes that they stand for.
+
+        Raises:
+            KeyError: For an id that is not in the vocabulary.
+        """
+        try:
+            if self._custom_bytes.keys().isdisjoint(ids):
+                return self._encoding.decode_bytes(ids)
+            one, custom = self._encoding.decode_single_token_bytes, self._custom_bytes
+            return b"".join(custom[id_] if id_ in custom else one(id_) for id_ in ids)
+        except OverflowError:
+            raise KeyError(f"{self._name}: an id is not between 0 and {MAX_ID}") from None
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Return whether this is a Rust panic; each extension module has a `PanicException` of its own to tell by name."""
+    return type(error).__name__ == "PanicException" and type(error).__module__ == "pyo3_runtime"
+
+
+def _refuse_collisions(
+    name: str, ranks: Mapping[bytes, int], special: Mapping[str, int], custom: Mapping[str, int]
+) -> None:
+    """Raise where an id could mean two things, for then no check of ids proves anything.
+
+    A special token may share its id with the ordinary token of its own bytes; two special tokens may share one id
+    (o200k_harmony). A custom token shares with nothing.
+    """
+    taken = set(ranks.values())
+    for form, id_ in special.items():
+        if not form:
+            raise TokenizerError(f"{name}: a special token is empty, so it stands everywhere. Give it a form.")
+        if id_ in taken and ranks.get(form.encode()) != id_:
+            raise TokenizerError(
+                f"{name}: the special token {broken(form)!r} has the id {id_}, which is also the rank of other "
+                "bytes, so ordinary text can produce it. Give the token an id above every rank."
+            )
+    taken.update(special.values())
+    for form, id_ in custom.items():
+        if not _is_form(form):
+            fact, mend = "is empty or is not valid Unicode", "Spell the token with at least one character."
+        elif type(id_) is not int or not 0 <= id_ <= MAX_ID:
+            fact, mend = "has an id that is not a 32-bit number", f"Give it an id from 0 to {MAX_ID}."
+        elif form in special:
+            fact, mend = f"is a special token with the id {special[form]}", "Leave it out, or use that id."
+        elif id_ in taken:
+            fact, mend = f"has the id {id_}, which is taken", f"Use a free id, from {max(taken) + 1} up."
+        else:
+            taken.add(id_)
+            continue
+        raise TokenizerError(f"{name}: the custom token {broken(form)!r} {fact}. {mend}")
+
+
+def _is_form(form: str) -> bool:
+    """Return whether a string can be a surface form: it has characters, and UTF-8 can write them."""
+    try:
+        return bool(form.encode())
+    except UnicodeEncodeError:
+        return False
