@@ -35,7 +35,6 @@ def test_families_say_where_they_come_from() -> None:
         assert each.name
         assert each.forms
         assert isinstance(each.confidence, Confidence)
-        assert "read_file" not in each.source
 
 
 def test_names_are_unique_and_plain() -> None:
