@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     from guardtok.violation import Action, Mode
@@ -50,7 +51,7 @@ class Surrogates(str, Enum):
 
 
 class LogText(str, Enum):
-    """How much of the text a record may carry: nothing but the form, a keyed digest of the string, or an excerpt too."""
+    """How much of the text a record may carry: only the form, a keyed digest of the string, or an excerpt too."""
 
     NEVER = "never"
     DIGEST = "digest"
@@ -181,7 +182,7 @@ class Policy:
         limits: Bounds on the work.
         mode: `enforce` or `monitor`, where a source does not say.
         log: How much of the text a record may carry.
-        lock: The ids that a lock file beside the policy pins, by form, with the tokenizer's fingerprint; None without one.
+        lock: The ids that a lock file beside the policy pins, by form; None without one.
     """
 
     name: str
@@ -201,6 +202,31 @@ class Policy:
     mode: Mode
     log: LogText
     lock: Lock | None
+
+    @staticmethod
+    def load(source: str | os.PathLike[str]) -> Policy:
+        """Load a policy: see `guardtok.policy.load.load_policy`.
+
+        Args:
+            source: The name of a shipped policy, or a path.
+
+        Raises:
+            PolicyError: Something is wrong with it; holds every problem found.
+        """
+        from guardtok.policy.load import load_policy
+
+        return load_policy(source)
+
+    @staticmethod
+    def parse(text: str) -> Policy:
+        """Load a policy from its text: see `guardtok.policy.load.parse_policy`.
+
+        Raises:
+            PolicyError: Something is wrong with it; holds every problem found.
+        """
+        from guardtok.policy.load import parse_policy
+
+        return parse_policy(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,199 @@
+"""Checks a tree against the schema and says, for people, what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from guardtok.errors import PolicyError, Problem, near_match
+from guardtok.policy.marked import Listed, Mapped, Node, Scalar, Steps, mark_at, plain, shown, step, without
+from guardtok.policy.schema import (
+    VERSION,
+    LimitsModel,
+    LockModel,
+    LogModel,
+    PolicyModel,
+    SourceModel,
+    TokenizerModel,
+)
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_NESTED: dict[str | int, type[BaseModel]] = {"tokenizer": TokenizerModel, "limits": LimitsModel, "log": LogModel}
+
+_NAMING: dict[str | int, str] = {
+    "sources": 'A source\'s name is made of `a-z`, `0-9` and `_` and begins with a letter, or is `"*"`.',
+    "groups": "A group's name is made of letters, digits, `_` and `-` and does not begin with a digit.",
+    "name": "A policy's name is made of letters, digits, spaces, `.`, `_` and `-`, at most 64 of them.",
+    "fingerprint": "A fingerprint is `sha256:` and 64 hexadecimal digits, as `guardtok tokens` prints it.",
+}
+
+_VERSIONS = ("guardtok", "guardtok_lock")
+
+_IDS: dict[str | int, str] = {
+    "custom_tokens": "a whole number from 0 to 4294967295, or `auto`",
+    "ids": "a whole number from 0 to 4294967295",
+}
+
+_BOUNDS = {
+    "string_too_short": "`{key}` has an empty text: at least {min_length} character is needed.",
+    "string_too_long": "`{key}` has a text that is too long: at most {max_length} characters are allowed.",
+    "greater_than_equal": "`{key}` is too small: it is at least {ge}.",
+    "less_than_equal": "`{key}` is too large: it is at most {le}.",
+}
+
+_NOUNS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+}
+
+
+def check_policy(tree: Node, problems: list[Problem]) -> tuple[PolicyModel, Mapped]:
+    """Check a tree against the schema of a policy.
+
+    What is wrong is added to `problems` and taken out of the tree, so that the rest can be checked further.
+
+    Returns:
+        The model of what is right, and the tree that it was made from.
+
+    Raises:
+        PolicyError: The tree is not a mapping.
+    """
+    root = _mapping(tree, problems)
+    try:
+        return PolicyModel.model_validate(plain(root)), root
+    except ValidationError as error:
+        wrong = _wrong_parts(root, error)
+    problems.extend(_problem(PolicyModel, root, path, details) for path, details in wrong.items())
+    # Later entries of a list go first, so that the indices of the earlier ones stay true.
+    rest = root
+    for path in sorted(wrong, key=lambda path: [(isinstance(part, int), part) for part in path], reverse=True):
+        rest = _mapping(without(rest, path), problems)
+    return PolicyModel.model_validate({"guardtok": VERSION, **plain(rest)}), rest
+
+
+def check_lock(tree: Node, problems: list[Problem]) -> LockModel:
+    """Check a tree against the schema of a lock file.
+
+    Raises:
+        PolicyError: Something is wrong with it, or `problems` already has something.
+    """
+    root = _mapping(tree, problems)
+    try:
+        lock = LockModel.model_validate(plain(root))
+    except ValidationError as error:
+        problems.extend(_problem(LockModel, root, *wrong) for wrong in _wrong_parts(root, error).items())
+    else:
+        if not problems:
+            return lock
+    raise PolicyError(problems)
+
+
+def _mapping(tree: Node, problems: list[Problem]) -> Mapped:
+    if isinstance(tree, Mapped):
+        return tree
+    fact = f"The file holds {_kind(tree)}; it must hold keys and values."
+    raise PolicyError([*problems, Problem(str(tree.mark), fact, "Begin with `guardtok: 1`.")])
+
+
+def _wrong_parts(root: Mapped, error: ValidationError) -> dict[Steps, ErrorDetails]:
+    """Return one complaint for each wrong part of the tree; a value that fits no member of a union has several."""
+    wrong: dict[Steps, ErrorDetails] = {}
+    for details in error.errors(include_url=False):
+        if details["type"] == "missing":
+            wrong.setdefault(details["loc"], details)
+            continue
+        # The location ends in names of pydantic's own, such as `[key]` and those of a union's members.
+        path: Steps = ()
+        node: Node | None = root
+        for part in details["loc"]:
+            node = step(node, part) if node else None
+            if node is None:
+                break
+            path += (part,)
+        wrong.setdefault(path, details)
+    return wrong
+
+
+def _problem(model: type[BaseModel], root: Mapped, path: Steps, details: ErrorDetails) -> Problem:
+    about_key = details["type"] == "extra_forbidden" or details["loc"][-1:] == ("[key]",)
+    fact, mend = _explain(model, root, path, details)
+    return Problem(str(mark_at(root, path, key=about_key)), fact, mend)
+
+
+def _explain(model: type[BaseModel], root: Mapped, path: Steps, details: ErrorDetails) -> tuple[str, str]:
+    """Return fact and mend of one complaint."""
+    key = str(next(part for part in reversed(path) if isinstance(part, str)))
+    about_key = details["loc"][-1] == "[key]"
+    node: Node = root
+    for part in path:
+        node = step(node, part) or node
+    context = details.get("ctx", {})
+    fact, mend = "", ""
+    match details["type"]:
+        case "missing":
+            fact, mend = f"The key `{key}` is missing.", f"Add `{key}: {VERSION}`." if key in _VERSIONS else ""
+        case _ if path[0] in _VERSIONS and isinstance(node, Scalar):
+            fact = f"This guardtok reads version {VERSION} of the schema, not {shown(str(node.value))}."
+            mend = f"Write `{key}: {VERSION}`, or install the guardtok that the file was written for."
+        case _ if path[0] in _IDS and not about_key and len(path) == 2:  # noqa: PLR2004 - the mapping and its key
+            fact = f"The id of {shown(key)} must be {_IDS[path[0]]}."
+        case "extra_forbidden":
+            known = _fields(model, path[:-1])
+            fact, mend = f"Unknown key {shown(key)}.", near_match(key, known) or f"Known here: {', '.join(known)}."
+        case "literal_error" if isinstance(node, Scalar):
+            choices = str(context["expected"])
+            fact = f"`{key}` cannot be {shown(str(node.value))}, only {choices}."
+            mend = near_match(str(node.value), re.findall(r"\w+", choices.replace(" or ", " ")))
+        case "string_pattern_mismatch":
+            fact = _NAMING.get(path[0] if about_key else key, "A form cannot be made of white space alone.")
+        case kind if kind in _BOUNDS:
+            fact = _BOUNDS[kind].format(key=key, **context)
+        case kind:
+            fact, mend = f"`{key}` needs {_NOUNS.get(kind, 'one word')}, not {_kind(node)}.", _requote(kind, key, node)
+    return fact, mend.strip()
+
+
+def _requote(kind: str, key: str, node: Node) -> str:
+    """Suggest the spelling that was probably meant."""
+    mend = ""
+    match node:
+        case Scalar() if kind == "string_type":
+            mend = f'Quote it: "{node.value}".'
+        case Listed() if kind == "string_type":
+            words = [item.value for item in node.items if isinstance(item, Scalar)]
+            mend = f'If it is a form, quote it: "[{words[0]}]".' if len(words) == 1 else "Quote forms with brackets."
+        case Scalar() if kind == "list_type":
+            mend = f"Write `{key}: [{shown(str(node.value))}]`."
+        case Scalar() if kind == "model_type" and key not in _NESTED:
+            mend = f"Write `{key}: {{default: {node.value}}}`."
+        case Scalar() | Listed() | Mapped():
+            pass
+    return mend
+
+
+def _kind(node: Node) -> str:
+    match node:
+        case Mapped():
+            return "keys and values"
+        case Listed():
+            return "a list"
+        case Scalar():
+            kinds = {bool: "a truth value", int: "a number", float: "a number with a fraction", str: "text"}
+            return kinds[type(node.value)]
+
+
+def _fields(model: type[BaseModel], path: Steps) -> tuple[str, ...]:
+    """Return the keys that the schema knows at a place."""
+    inner = model
+    if len(path) == 1:
+        inner = _NESTED.get(path[0], model)
+    elif path:
+        inner = SourceModel
+    return tuple(inner.model_fields)

@@ -1,0 +1,153 @@
+"""YAML text → frozen `Policy`.
+
+A policy with a mistake in it is not a weaker policy but none: every mistake that can be seen is collected, with its
+file, line and column, and nothing is returned.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from guardtok.errors import PolicyError, Problem
+from guardtok.policy.files import locate, read_text, same_file
+from guardtok.policy.model import Lock, Policy
+from guardtok.policy.resolve import builtin_universe, conflicts, is_contested
+
+if TYPE_CHECKING:
+    import os
+
+    from guardtok.policy.marked import Mapped
+    from guardtok.policy.schema import PolicyModel
+
+MAX_ANCESTORS = 16
+"""Policies in one chain of `extends`."""
+
+
+def load_policy(source: str | os.PathLike[str]) -> Policy:
+    """Load a policy.
+
+    A lock file that lies beside it (`NAME.lock.json` beside `NAME.yaml`) is read with it.
+
+    Args:
+        source: The name of a shipped policy, or a path: a string with a separator or a YAML suffix, or a `PathLike`.
+
+    Raises:
+        PolicyError: Something is wrong with it, or with a policy that it extends; holds every problem found.
+    """
+    return _load(locate(source), ())
+
+
+def parse_policy(text: str, *, place: str = "<string>") -> Policy:
+    """Load a policy from its text. A policy without a name is called `unnamed`.
+
+    Args:
+        text: The YAML.
+        place: What to call the text in errors. A relative path after `extends` is relative to the folder of this.
+
+    Raises:
+        PolicyError: Something is wrong with it, or with a policy that it extends; holds every problem found.
+    """
+    return _build(text.removeprefix("\ufeff"), _Origin(place, "unnamed", Path(place).parent, None, ()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where a policy's text comes from.
+
+    Attributes:
+        place: What errors call it.
+        name: The policy's name if it gives none.
+        folder: What paths in it are relative to.
+        lock: The lock file beside it.
+        chain: The files that led to it by `extends`, itself last.
+    """
+
+    place: str
+    name: str
+    folder: Path
+    lock: Path | None
+    chain: tuple[Path, ...]
+
+
+def _load(path: Path, chain: tuple[Path, ...], *, place: str | None = None) -> Policy:
+    text = read_text(path, place=place)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", path.stem)[:64].lstrip("._-") or "unnamed"
+    lock = path.with_name(f"{path.stem}.lock.json")
+    found = lock if lock.exists() else None
+    return _build(text, _Origin(str(path), name, path.parent, found, (*chain, path)))
+
+
+def _build(text: str, origin: _Origin) -> Policy:
+    # The YAML reader and the schema are wanted only here; importing them costs more than loading a policy.
+    from guardtok.policy.explain import check_policy
+    from guardtok.policy.marked import read_yaml
+    from guardtok.policy.meaning import check_meaning
+    from guardtok.policy.merge import merge
+
+    tree, problems = read_yaml(text, origin.place)
+    file, kept = check_policy(tree, problems)
+    parent, lock = None, None
+    elsewhere: list[Problem] = []
+    try:
+        parent = _parent(file, kept, origin)
+    except PolicyError as error:
+        elsewhere.extend(error.problems)
+    orphan = file.extends is not None and parent is None
+    problems.extend(check_meaning(file, kept, parent, orphan=orphan))
+    if origin.lock is not None:
+        try:
+            lock = _read_lock(origin.lock)
+        except PolicyError as error:
+            elsewhere.extend(error.problems)
+    if not problems and not elsewhere:
+        policy = merge(file, kept, origin.name, parent, lock)
+        # The catalogue is large, and most policies have no two entries that could disagree.
+        clashes = conflicts(policy, builtin_universe(policy)) if is_contested(policy) else ()
+        if not clashes:
+            return policy
+        problems.extend(clashes)
+    raise PolicyError([*sorted(problems, key=_position), *elsewhere])
+
+
+def _position(problem: Problem) -> tuple[int, int]:
+    line, column = problem.place.rsplit(":", 2)[1:]
+    return int(line), int(column)
+
+
+def _parent(file: PolicyModel, tree: Mapped, origin: _Origin) -> Policy | None:
+    """Load what a file extends.
+
+    Raises:
+        PolicyError: It cannot be loaded, or extends in a circle.
+    """
+    from guardtok.policy.marked import mark_at
+
+    if file.extends is None:
+        return None
+    place = str(mark_at(tree, ("extends",)))
+    path = locate(file.extends, folder=origin.folder, place=place)
+    chain = [*origin.chain, path]
+    if any(same_file(path, ancestor) for ancestor in origin.chain):
+        fact = f"`extends` goes in a circle: {' → '.join(map(str, chain))}."
+        raise PolicyError([Problem(place, fact, "Take one of them out.")])
+    if len(chain) > MAX_ANCESTORS:
+        fact = f"More than {MAX_ANCESTORS} policies extend one another."
+        raise PolicyError([Problem(place, fact, "Merge some of them.")])
+    return _load(path, origin.chain, place=place)
+
+
+def _read_lock(path: Path) -> Lock:
+    """Read a lock file: `{"guardtok_lock": 1, "tokenizer": …, "fingerprint": "sha256:…", "ids": {FORM: ID}}`.
+
+    Raises:
+        PolicyError: It is not one.
+    """
+    from guardtok.policy.explain import check_lock
+    from guardtok.policy.marked import read_yaml
+
+    # JSON is YAML, and this reader knows lines and columns and refuses a key that is written twice.
+    lock = check_lock(*read_yaml(read_text(path), str(path)))
+    return Lock(str(path), lock.tokenizer, lock.fingerprint, lock.ids)
