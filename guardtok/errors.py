@@ -1,15 +1,15 @@
 """What can go wrong, as types that carry facts.
 
 Every error states fact, place and mend, and none echoes raw input: an error message ends up in logs, and logs end up in
-prompts. Each class also inherits the builtin that callers already catch (`RefusedError` is a `ValueError`, as the error of
-`tiktoken.Encoding.encode` is).
+prompts. Each class also inherits the builtin that callers already catch (`RefusedError` is a `ValueError`, as the error
+of `tiktoken.Encoding.encode` is).
 """
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,8 +57,8 @@ class PolicyError(GuardtokError, ValueError):
 class RefusedError(GuardtokError, ValueError):
     """A text holds a form that the policy blocks for its source.
 
-    The message names the form as `repr`, as tiktoken does, so that code which reads tiktoken's message keeps working. It is
-    the one place where guardtok spells a control token; do not feed `str(error)` to a model unguarded.
+    The message names the form as `repr`, as tiktoken does, so that code which reads tiktoken's message keeps working.
+    It is the one place where guardtok spells a control token; do not feed `str(error)` to a model unguarded.
 
     Attributes:
         token: The surface form that was refused, literally.
@@ -72,8 +72,8 @@ class RefusedError(GuardtokError, ValueError):
         place = f" Refused by rule {places[0].rule} at {places[0].place()}." if places else ""
         super().__init__(
             f"Encountered text corresponding to disallowed special token {token!r}.{place}\n"
-            "If this source may write this token, allow it in the policy; if the text should be encoded as the ordinary "
-            "text it is, use `escape` in place of `block`.\n"
+            "If this source may write this token, allow it in the policy; if the text should be encoded as the "
+            "ordinary text it is, use `escape` in place of `block`.\n"
         )
 
     def __reduce__(self) -> tuple[type[RefusedError], tuple[str, tuple[Violation, ...]]]:
@@ -115,8 +115,12 @@ class UnknownSourceError(GuardtokError, ValueError):
     """A source that neither guardtok nor the policy declares."""
 
 
+class NotTextError(GuardtokError, TypeError):
+    """What was given is not a string."""
+
+
 class MissingSourceError(GuardtokError, TypeError):
-    """A plain `str` was given without saying who wrote it."""
+    """A plain `str` was given without saying who wrote it, or a `Text` with somebody else's name."""
 
 
 class FieldError(GuardtokError, TypeError):
@@ -126,9 +130,13 @@ class FieldError(GuardtokError, TypeError):
 class LimitError(GuardtokError, ValueError):
     """A text is larger than the policy's limits."""
 
+    rule: ClassVar[str] = "limits.max_chars"
+
 
 class SurrogateError(GuardtokError, ValueError):
     """A text holds a lone surrogate and the policy says `surrogates: refuse`."""
+
+    rule: ClassVar[str] = "surrogates.refuse"
 
 
 class MissingExtraError(GuardtokError, ImportError):

@@ -1,7 +1,8 @@
 """The one text: what the caller gave, made exact, well-formed and bounded, before anything looks at it.
 
-tiktoken checks for special tokens before it repairs surrogates, so what it checks and what it encodes can differ. Here the
-repair comes first, and from here on there is one text: what is scanned is what is encoded. Positions stay the caller's.
+tiktoken checks for special tokens before it repairs surrogates, so what it checks and what it encodes can differ. Here
+the repair comes first, and from here on there is one text: what is scanned is what is encoded. Positions stay the
+caller's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from guardtok.errors import LimitError, MissingSourceError, SurrogateError, UnknownSourceError, near_match
+from guardtok.errors import LimitError, MissingSourceError, NotTextError, SurrogateError, UnknownSourceError, near_match
 from guardtok.policy.model import Surrogates
 from guardtok.text import UNKNOWN, Run, Text
 
@@ -49,13 +50,11 @@ class Intake:
         return run.offset + position - run.start + pairs
 
 
-def take_in(
-    text: str, source: str | None, *, known: Collection[str], limits: Limits, surrogates: Surrogates
-) -> Intake:
+def take_in(text: str, source: str | None, *, known: Collection[str], limits: Limits, surrogates: Surrogates) -> Intake:
     """Make a text ready: check its source and size, copy it to an exact `str`, repair surrogates.
 
-    Surrogate pairs become the character that they spell, as in tiktoken. A pair whose halves come from two sources becomes
-    a character of source `unknown`.
+    Surrogate pairs become the character that they spell, as in tiktoken. A pair whose halves come from two sources
+    becomes a character of source `unknown`.
 
     Args:
         text: A `Text`, or a plain string together with `source`.
@@ -65,7 +64,8 @@ def take_in(
         surrogates: What to do about lone surrogates.
 
     Raises:
-        MissingSourceError: A plain string without a source, or what is given is no string.
+        NotTextError: What is given is no string.
+        MissingSourceError: A plain string without a source, or a `Text` with one.
         UnknownSourceError: A source that is not in `known`.
         LimitError: More characters than `limits.max_chars`.
         SurrogateError: A lone surrogate under `surrogates: refuse`.
@@ -102,7 +102,7 @@ def _label(text: str, source: str | None) -> tuple[Run, ...]:
             )
         return text.runs
     if not isinstance(text, str):
-        raise MissingSourceError(f"A str or a Text is needed, not {type(text).__name__}.")
+        raise NotTextError(f"A str or a Text is needed, not {type(text).__name__}.")
     if source is None:
         raise MissingSourceError(
             "A plain str does not say who wrote it: pass source='user' (or 'tool_result', 'document' …), or a Text."

@@ -7,7 +7,6 @@ means something else. What comes out is immutable and has a fingerprint of its o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -17,20 +16,23 @@ from ahocorasick_rs import BytesAhoCorasick, MatchKind
 from typing_extensions import assert_never
 
 from guardtok.dialects import catalogue
-from guardtok.errors import PolicyError, Problem, TokenizerMismatchError
+from guardtok.errors import PolicyError, TokenizerMismatchError
 from guardtok.policy.model import Reaction
 from guardtok.policy.resolve import Decision, conflicts, resolve, sources_of, unknown_tokens
 from guardtok.violation import Action, Mode
 
 if TYPE_CHECKING:
-    from guardtok.policy.model import Mark, Policy
+    from collections.abc import Mapping
+
+    from guardtok.policy.model import Policy
     from guardtok.tokenizer import Role, Tokenizer
 
 
 class FormKind(str, Enum):
     """Why a form is looked for.
 
-    `control`: the bound tokenizer has an id for it (without a tokenizer: the catalogue names it). `marker`: it has no id, but
+    `control`: the bound tokenizer has an id for it (without a tokenizer: the catalogue names it). `marker`: it has no
+        id, but
     the policy names it. `foreign`: it belongs to another family, which this tokenizer would not parse.
     """
 
@@ -210,7 +212,7 @@ def _literals(policy: Policy) -> list[str]:
 
 
 def _universe(forms: tuple[Form, ...]) -> dict[str, frozenset[str]]:
-    """Map each form to the built-in groups it is in. A marker that the policy brought along is in its role's group only."""
+    """Map each form to the built-in groups that it is in. A marker is in no `@special`: it has no id."""
     families = catalogue()
     universe: dict[str, frozenset[str]] = {}
     for form in forms:
@@ -237,15 +239,15 @@ def _react(policy: Policy, decision: Decision) -> Decision:
     """Return the decision for another family's form: a source that may write it may; for others `foreign` decides."""
     if decision.action is Action.ALLOW:
         return decision
-    reaction = policy.foreign
-    if reaction is Reaction.LOG:
-        action = Action.LOG
-    elif reaction is Reaction.ESCAPE:
-        action = Action.ESCAPE
-    elif reaction is Reaction.BLOCK:
-        action = Action.BLOCK
-    elif reaction is Reaction.IGNORE:
-        action = Action.ALLOW
-    else:
-        assert_never(reaction)
+    match policy.foreign:
+        case Reaction.LOG:
+            action = Action.LOG
+        case Reaction.ESCAPE:
+            action = Action.ESCAPE
+        case Reaction.BLOCK:
+            action = Action.BLOCK
+        case Reaction.IGNORE:
+            action = Action.ALLOW
+        case other:
+            assert_never(other)
     return Decision(action, "foreign", None)

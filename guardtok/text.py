@@ -1,9 +1,9 @@
 """Text whose characters know who wrote them.
 
-`Text` is a `str` with its provenance kept beside the characters, never in them: there is no marker that a user could forge.
-Whatever loses its label on the way (an f-string, `str.strip`, a plain `"".join`) becomes a plain `str`, which no guarded call
-accepts without a source and which counts as `unknown` when it is added to a `Text`. So a lost label can only make a
-decision stricter.
+`Text` is a `str` with its provenance kept beside the characters, never in them: there is no marker that a user could
+forge. Whatever loses its label on the way (an f-string, `str.strip`, a plain `"".join`) becomes a plain `str`, which no
+guarded call accepts without a source and which counts as `unknown` when it is added to a `Text`. So a lost label can
+only make a decision stricter.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
+from guardtok.errors import NotTextError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from typing_extensions import Self
 
 UNKNOWN = "unknown"
 """The source of characters whose origin nobody vouches for."""
@@ -41,8 +45,8 @@ class Run:
 class Text(str):
     """A string that knows, for each character, its source, its path and its offset in the caller's own string.
 
-    `+`, slices and `join` keep the labels, in time linear in what they copy. Equality and hashing are those of `str`: two
-    texts with the same characters are equal whoever wrote them.
+    `+`, slices and `join` keep the labels, in time linear in what they copy. Equality and hashing are those of `str`:
+    two texts with the same characters are equal whoever wrote them.
 
     Args:
         value: The characters. A `Text` is relabelled.
@@ -50,16 +54,16 @@ class Text(str):
         path: Where the string came from in a larger object, for the record of a violation.
 
     Raises:
-        TypeError: `value` is not a string.
+        NotTextError: `value` is not a string (a `TypeError`).
     """
 
     __slots__ = ("_runs",)
     _runs: tuple[Run, ...]
 
-    def __new__(cls, value: str = "", *, source: str, path: str = "") -> Text:
+    def __new__(cls, value: str = "", *, source: str, path: str = "") -> Self:
         """Label every character of `value` with one source."""
         if not isinstance(value, str):
-            raise TypeError(f"Text needs a str, not {type(value).__name__}.")
+            raise NotTextError(f"Text needs a str, not {type(value).__name__}.")
         self = str.__new__(cls, str.__str__(value))
         length = len(self)
         self._runs = (Run(0, length, source, path, 0),) if length else ()
@@ -74,10 +78,10 @@ class Text(str):
         return _rebuild, (str.__str__(self), self._runs)
 
     def __add__(self, other: str) -> Text:
-        return _concatenate((self, other)) if isinstance(other, str) else NotImplemented
+        return _concatenate((self, other))
 
     def __radd__(self, other: str) -> Text:
-        return _concatenate((other, self)) if isinstance(other, str) else NotImplemented
+        return _concatenate((other, self))
 
     def join(self, parts: Iterable[str], /) -> Text:
         """Join `parts` with this text between them; plain strings among them are `unknown`."""
@@ -91,7 +95,7 @@ class Text(str):
     @overload
     def __getitem__(self, key: SupportsIndex, /) -> Text: ...
     @overload
-    def __getitem__(self, key: slice, /) -> Text | str: ...  # type: ignore[overload-overlap]
+    def __getitem__(self, key: slice, /) -> Text | str: ...
     def __getitem__(self, key: SupportsIndex | slice, /) -> Text | str:
         """Return characters with their labels; a slice with a step other than 1 returns a plain `str`."""
         characters = str.__getitem__(self, key)
@@ -138,7 +142,7 @@ def _concatenate(pieces: Iterable[str]) -> Text:
     length = 0
     for piece in pieces:
         if not isinstance(piece, str):
-            raise TypeError(f"A Text joins strings, not {type(piece).__name__}.")
+            raise NotTextError(f"A Text joins strings, not {type(piece).__name__}.")
         plain = str.__str__(piece)
         characters.append(plain)
         for run in runs_of(piece):

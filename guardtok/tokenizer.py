@@ -1,7 +1,8 @@
 """What guardtok asks of a tokenizer.
 
-The interface has two doors to ids and no third: text goes through `encode_ordinary`, which must not parse anything, and a
-control token is one id out of `control_tokens`. guardtok never hands a tokenizer a text in which something may be parsed.
+The interface has two doors to ids and no third: text goes through `encode_ordinary`, which must not parse anything, and
+a control token is one id out of `control_tokens`. guardtok never hands a tokenizer a text in which something may be
+parsed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class ControlToken:
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """A tokenizer that guardtok can bind. Implementations are immutable, picklable and safe to share between threads."""
+    """A tokenizer that guardtok can bind: immutable, picklable, safe to share between threads."""
 
     @property
     def name(self) -> str:
@@ -62,8 +63,10 @@ class Tokenizer(Protocol):
 
     @property
     def reserved_ids(self) -> frozenset[int]:
-        """Ids that no ordinary text may come out as: those of `control_tokens`, and the base vocabulary's own ids for
-        the same strings."""
+        """Ids that no ordinary text may come out as.
+
+        Those of `control_tokens`, and the base vocabulary's own ids for the same strings.
+        """
         ...
 
     @property

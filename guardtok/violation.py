@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
-
-from typing_extensions import TypeAlias
+from typing import Any, TypeAlias
 
 VERSION = 1
 """Version of the `Violation` record; frozen by a golden test."""
@@ -43,7 +41,7 @@ _SEVERITY = {action: rank for rank, action in enumerate(Action)}
 
 
 class Mode(str, Enum):
-    """`enforce`, or `monitor`: decide and log, never raise, never change text, still never parse what is not allowed."""
+    """`enforce`, or `monitor`: decide and log, never raise or change text, and still parse only what is allowed."""
 
     ENFORCE = "enforce"
     MONITOR = "monitor"
@@ -89,7 +87,8 @@ class Violation:
         policy_digest: SHA-256 of the policy's merged content.
         tokenizer: Name of the bound tokenizer, or None.
         request_id: What the caller gave, or None.
-        digest: Keyed BLAKE2b-128: of the matched characters under `log: {text: never}`, else of the whole string at `path`.
+        digest: Keyed BLAKE2b-128: of the matched characters under `log: {text: never}`, else of the whole string at
+            `path`.
         excerpt: Escaped surroundings under `log: {text: excerpt}`, else None.
     """
 
@@ -152,7 +151,7 @@ def broken(form: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with every character that is not printable written as a Python escape (C0, C1, bidi, zero width)."""
+    """Return `text` with each unprintable character (C0, C1, bidi, zero width) written as a Python escape."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,261 @@
+"""`Guard`, the façade: one policy, one tokenizer and the sinks, checked once and bound together.
+
+A guard is immutable, picklable and safe to share between threads. It is the only part that emits: the core returns
+what it finds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from guardtok.decide import decide
+from guardtok.encode import Encoded, encode, encode_ordinary
+from guardtok.encodings import load_tokenizer
+from guardtok.errors import LimitError, RefusedError, SurrogateError
+from guardtok.guarded_encoding import GuardedEncoding
+from guardtok.intake import take_in
+from guardtok.layout import lay_out
+from guardtok.policy.model import Policy, Surrogates
+from guardtok.prepare import parse_statement
+from guardtok.records import Report, refuse_intake
+from guardtok.ruleset import bind
+from guardtok.scan import scan
+from guardtok.sinks import emit, to_structlog
+from guardtok.text import Text
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    import tiktoken
+
+    from guardtok.prepare import Statement
+    from guardtok.ruleset import Ruleset
+    from guardtok.sinks import Sink
+    from guardtok.tokenizer import Tokenizer
+    from guardtok.violation import Verdict
+
+_NO_BOUND = sys.maxsize
+
+
+class Guard:
+    """A policy bound to a tokenizer: encodes text so that each source writes only the control tokens it may.
+
+    Args:
+        policy: The policy.
+        tokenizer: The tokenizer, or None: then the guard can `check` over the whole catalogue, and not encode.
+        sinks: Where violations go, each a callable that takes a `Violation`; by default structlog.
+        digest_key: Key of the digests in violations, 1 to 64 bytes. Give one to compare digests between processes; by
+            default a guard makes its own, which its pickled copies share.
+
+    Raises:
+        PolicyError: The policy names a token that nobody knows, or contradicts itself on this tokenizer's forms.
+        TokenizerMismatchError: The tokenizer is not the one that the policy or its lock file pins.
+        TokenizerError: The tokenizer cannot take the policy's custom tokens.
+    """
+
+    __slots__ = ("_key", "_ruleset", "_sinks")
+
+    def __init__(
+        self,
+        policy: Policy,
+        tokenizer: Tokenizer | None = None,
+        *,
+        sinks: Iterable[Sink] = (to_structlog,),
+        digest_key: bytes | None = None,
+    ) -> None:
+        self._ruleset = bind(policy, tokenizer)
+        self._sinks = tuple(sinks)
+        self._key = secrets.token_bytes(32) if digest_key is None else digest_key
+
+    @classmethod
+    def load(
+        cls,
+        policy: str | os.PathLike[str] | Policy,
+        tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | None = None,
+        *,
+        sinks: Iterable[Sink] = (to_structlog,),
+        digest_key: bytes | None = None,
+    ) -> Guard:
+        """Build a guard from names: a shipped policy or a path; a tokenizer's name, path or object, or none.
+
+        Raises:
+            PolicyError: The policy cannot be read or used.
+            UnknownTokenizerError: No such tokenizer, or its file is nowhere to be found.
+            VocabularyError: A vocabulary file is not what it should be.
+            TokenizerMismatchError: The tokenizer is not the one that the policy or its lock file pins.
+        """
+        return cls(
+            policy if isinstance(policy, Policy) else Policy.load(policy),
+            None if tokenizer is None else load_tokenizer(tokenizer),
+            sinks=sinks,
+            digest_key=digest_key,
+        )
+
+    def __repr__(self) -> str:
+        tokenizer = self._ruleset.tokenizer
+        return f"<Guard policy={self.policy.name!r} tokenizer={tokenizer.name if tokenizer else None!r}>"
+
+    @property
+    def policy(self) -> Policy:
+        """The policy."""
+        return self._ruleset.policy
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer with the policy's custom tokens, or None."""
+        return self._ruleset.tokenizer
+
+    @property
+    def ruleset(self) -> Ruleset:
+        """The policy × the tokenizer: every form, and the decision for it by source."""
+        return self._ruleset
+
+    @property
+    def encoding(self) -> GuardedEncoding:
+        """The interface of `tiktoken.Encoding`, guarded.
+
+        Raises:
+            TokenizerError: The tokenizer is none of tiktoken's.
+        """
+        return GuardedEncoding(self._ruleset, self._examine)
+
+    def encode(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Encoded:
+        """Encode text to ids that the policy allows, and prove it on the ids.
+
+        Args:
+            text: A plain string with `source`, or a `Text`, which knows its sources.
+            source: Who wrote a plain string.
+            request_id: Copied into the violations.
+
+        Raises:
+            RefusedError: The policy blocks a form that the text holds.
+            MissingSourceError: A plain string without a source (a `TypeError`).
+            UnknownSourceError: A source that the policy does not know.
+            LimitError: The text is longer than `limits.max_chars`.
+            SurrogateError: A lone surrogate under `surrogates: refuse`.
+            TokenizerError: The tokenizer failed, or the guard has none.
+            VerificationError: The ids are not what was decided; nothing is returned.
+        """
+        return encode(self._examine(self._ruleset, text, source, request_id))
+
+    def encode_batch(
+        self, texts: Iterable[str], *, source: str | None = None, request_id: str | None = None
+    ) -> list[Encoded]:
+        """Encode texts one by one.
+
+        Args:
+            texts: Plain strings with `source`, whose path in violations is their index (`[3]`), or `Text`s without.
+            source: Who wrote the plain strings.
+            request_id: Copied into the violations.
+
+        Raises:
+            RefusedError: For the first text that the policy refuses.
+            GuardtokError: Whatever else `encode` raises, for the first text that makes it.
+        """
+        encoded = []
+        for index, text in enumerate(texts):
+            if source is None or isinstance(text, Text):
+                encoded.append(self.encode(text, source=source, request_id=request_id))
+            else:
+                encoded.append(self.encode(Text(text, source=source, path=f"[{index}]"), request_id=request_id))
+        return encoded
+
+    def check(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Verdict:
+        """Say what the policy makes of a text, without encoding it. Never raises because of what the text holds.
+
+        A text over `limits.max_chars`, or with a lone surrogate under `surrogates: refuse`, gets a verdict of `block`.
+
+        Raises:
+            MissingSourceError: A plain string without a source (a `TypeError`).
+            UnknownSourceError: A source that the policy does not know.
+        """
+        try:
+            report = self._inspect(self._ruleset, text, source, request_id)
+        except (LimitError, SurrogateError) as error:
+            verdict = refuse_intake(error, text, self._ruleset, self._key, request_id)
+            emit(verdict.violations, self._sinks)
+            return verdict
+        emit(report.groups(), self._sinks)
+        return report.verdict()
+
+    def count(self, text: str, *, source: str | None = None) -> int:
+        """Return how many ids `encode` would make. Never raises because of what the text holds, and logs nothing.
+
+        A form that the policy blocks counts as the text that it is.
+
+        Raises:
+            MissingSourceError: A plain string without a source (a `TypeError`).
+            UnknownSourceError: A source that the policy does not know.
+            TokenizerError: The tokenizer failed, or the guard has none.
+        """
+        unlimited = dataclasses.replace(self.policy.limits, max_chars=_NO_BOUND)
+        intake = take_in(text, source, known=self._ruleset.sources, limits=unlimited, surrogates=Surrogates.REPLACE)
+        decided = decide(scan(intake, self._ruleset), intake, self._ruleset)
+        total = 0
+        for piece in lay_out(intake, decided, self._ruleset):
+            ordinary = piece.token_id is None
+            total += len(encode_ordinary(piece.text, self._ruleset, at_start=total == 0)) if ordinary else 1
+        return total
+
+    def prepare(self, template: str) -> Prepared:
+        """Return a prepared prompt: its literals are `template`, each field `{name:source}` has its source.
+
+        Raises:
+            FieldError: The template does not parse.
+            UnknownSourceError: A field of a source that the policy does not know.
+            RefusedError: The policy blocks a form that the literals hold.
+        """
+        statement = parse_statement(template)
+        blank = statement.fill(dict.fromkeys(statement.fields, ""))
+        self._examine(self._ruleset, blank, None, None)
+        for source in statement.fields.values():
+            take_in("", source, known=self._ruleset.sources, limits=self.policy.limits, surrogates=Surrogates.REPLACE)
+        return Prepared(self, statement)
+
+    def _inspect(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
+        policy = ruleset.policy
+        intake = take_in(text, source, known=ruleset.sources, limits=policy.limits, surrogates=policy.surrogates)
+        return Report(intake, decide(scan(intake, ruleset), intake, ruleset), ruleset, self._key, request_id)
+
+    def _examine(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
+        """Inspect a text, emit what was found, and raise if the policy refuses it."""
+        report = self._inspect(ruleset, text, source, request_id)
+        if report.decided.groups:
+            emit(report.groups(), self._sinks)
+        if report.decided.refused is not None:
+            raise RefusedError(*report.refusal())
+        return report
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared prompt, bound to its guard. Made by `Guard.prepare`.
+
+    Attributes:
+        statement: The parsed template.
+    """
+
+    _guard: Guard = field(repr=False)
+    statement: Statement
+
+    def encode(self, /, **fields: str) -> Encoded:
+        """Fill the fields in and encode. A plain string gets its field's source; a `Text` keeps its own labels.
+
+        Raises:
+            FieldError: A field that is missing, unknown or not a string (a `TypeError`).
+            RefusedError: The policy blocks a form that a field holds, or that fields and literals spell together.
+        """
+        return self._guard.encode(self.text(**fields))
+
+    def text(self, /, **fields: str) -> Text:
+        """Fill the fields in and return the prompt with its labels, for `encode`, `check` or `count`.
+
+        Raises:
+            FieldError: A field that is missing, unknown or not a string (a `TypeError`).
+        """
+        return self.statement.fill(fields)

@@ -1,0 +1,163 @@
+"""Findings → `Violation` records: the one place that decides what a log may know of a text.
+
+Records travel: into log stores, terminals, tickets, prompts. So a record names a form broken, identifies text by a
+keyed digest that means nothing without the key, and shows an excerpt only where the policy says so, escaped and with
+every form in it broken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from guardtok.policy.model import LogText
+from guardtok.text import runs_of
+from guardtok.violation import Action, Verdict, Violation, broken, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from guardtok.decide import Decided, Finding
+    from guardtok.errors import LimitError, SurrogateError
+    from guardtok.intake import Intake
+    from guardtok.ruleset import Ruleset
+
+_AROUND = 24
+"""Characters of an excerpt on each side of the match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found in one text, written out as records when somebody asks.
+
+    Attributes:
+        intake: The text.
+        decided: What was decided about it.
+        ruleset: The rules that decided.
+        key: Key of the digests.
+        request_id: What the caller gave, or None.
+    """
+
+    intake: Intake = field(repr=False)
+    decided: Decided
+    ruleset: Ruleset = field(repr=False)
+    key: bytes = field(repr=False)
+    request_id: str | None
+
+    def violations(self) -> tuple[Violation, ...]:
+        """Return one record per finding, in the order of the text, at most `limits.max_violations`."""
+        return tuple(self._write(finding, 1) for finding in self.decided.findings)
+
+    def groups(self) -> Iterator[Violation]:
+        """Yield one record per form, rule, source and path, with the count; its place is the first occurrence's."""
+        for finding, count in self.decided.groups:
+            yield self._write(finding, count)
+
+    def refusal(self) -> tuple[str, tuple[Violation, ...]]:
+        """Return the form that was refused and the violations, the refused one among them."""
+        refused = self.decided.refused
+        if refused is None:
+            return "", self.violations()
+        found = self.violations()
+        if refused not in self.decided.findings:
+            found = (self._write(refused, 1), *found)
+        return self.ruleset.forms[refused.match[0]].text, found
+
+    def verdict(self) -> Verdict:
+        """Return what the policy says of the text."""
+        return Verdict(self.decided.action, self.violations(), self.decided.count)
+
+    def _write(self, finding: Finding, count: int) -> Violation:
+        index, start, end = finding.match
+        form = self.ruleset.forms[index]
+        run = self.intake.runs[finding.run]
+        policy, tokenizer = self.ruleset.policy, self.ruleset.tokenizer
+        return Violation(
+            rule=finding.rule,
+            token=broken(form.text),
+            token_id=form.token_id,
+            role=str(form.role) if form.role is not None else None,
+            source=finding.source,
+            path=run.path,
+            start=self.intake.caller_position(run, start),
+            end=self.intake.caller_position(run, min(end, run.end)),
+            form="exact",
+            count=count,
+            action=finding.action,
+            mode=finding.mode,
+            policy=policy.name,
+            policy_digest=policy.digest,
+            tokenizer=tokenizer.name if tokenizer is not None else None,
+            request_id=self.request_id,
+            digest=self._digest(start, end, finding.run),
+            excerpt=self._excerpt(start, end) if policy.log is LogText.EXCERPT else None,
+        )
+
+    def _digest(self, start: int, end: int, run_index: int) -> str:
+        """Digest the matched characters, or the whole string that they are in where the policy lets a log know it."""
+        if self.ruleset.policy.log is not LogText.NEVER:
+            start, end = self._string_around(run_index)
+        return _digest(self.intake.text[start:end], self.key)
+
+    def _string_around(self, index: int) -> tuple[int, int]:
+        """Return the stretch of neighbouring runs that share source and path with the run at `index`."""
+        runs = self.intake.runs
+        here = (runs[index].source, runs[index].path)
+        first = last = index
+        while first > 0 and (runs[first - 1].source, runs[first - 1].path) == here:
+            first -= 1
+        while last + 1 < len(runs) and (runs[last + 1].source, runs[last + 1].path) == here:
+            last += 1
+        return runs[first].start, runs[last].end
+
+    def _excerpt(self, start: int, end: int) -> str:
+        text = self.intake.text[max(0, start - _AROUND) : end + _AROUND]
+        return defuse(text, self.ruleset)
+
+
+def refuse_intake(
+    error: LimitError | SurrogateError, text: str, ruleset: Ruleset, key: bytes, request_id: str | None
+) -> Verdict:
+    """Return the verdict on a text that cannot even be scanned: `block`, with one record that names the limit."""
+    policy, tokenizer = ruleset.policy, ruleset.tokenizer
+    runs = runs_of(text)
+    sources = dict.fromkeys(run.source for run in runs)
+    record = Violation(
+        rule=error.rule,
+        token="",
+        token_id=None,
+        role=None,
+        source="+".join(sources),
+        path=runs[0].path if runs else "",
+        start=0,
+        end=len(text),
+        form="exact",
+        count=1,
+        action=Action.BLOCK,
+        mode=policy.mode,
+        policy=policy.name,
+        policy_digest=policy.digest,
+        tokenizer=tokenizer.name if tokenizer is not None else None,
+        request_id=request_id,
+        digest=_digest("", key),
+    )
+    return Verdict(Action.BLOCK, (record,), 1)
+
+
+def _digest(text: str, key: bytes) -> str:
+    return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
+
+
+def defuse(text: str, ruleset: Ruleset) -> str:
+    """Return `text` for eyes: forms broken after their first character, unprintable characters escaped."""
+    data = text.encode()
+    breaks = {start + len(data[start:end].decode()[0].encode()) for _, start, end in _find(data, ruleset)}
+    borders = [0, *sorted(breaks), len(data)]
+    return visible("_".join(data[a:b].decode() for a, b in pairwise(borders)))
+
+
+def _find(data: bytes, ruleset: Ruleset) -> list[tuple[int, int, int]]:
+    found: list[tuple[int, int, int]] = ruleset.automaton.find_matches_as_indexes(data, overlapping=True)
+    return found
