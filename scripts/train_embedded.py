@@ -72,7 +72,6 @@ class Training:
     def __init__(self, pieces: Counter[bytes]) -> None:
         ordered = sorted(pieces.items())
         self.tokens = [bytes([byte]) for byte in range(256)]
-        self.ids = {token: rank for rank, token in enumerate(self.tokens)}
         self.pieces = [list(piece) for piece, _ in ordered]
         self.weights = [count for _, count in ordered]
         self.counts: Counter[Pair] = Counter()
@@ -92,18 +91,13 @@ class Training:
         return set(pairs)
 
     def merge_most_frequent(self) -> None:
-        """Join the most frequent pair everywhere.
-
-        Two pairs can spell the same bytes (`ab c`, `a bc`); the second then joins to the token that is there.
-        """
+        """Join the most frequent pair everywhere, which makes one new token."""
         while True:
             count, left, right = heapq.heappop(self.heap)
             if -count == self.counts[left, right] > 0:
                 break
-        token = self.tokens[left] + self.tokens[right]
-        joined = self.ids.setdefault(token, len(self.tokens))
-        if joined == len(self.tokens):
-            self.tokens.append(token)
+        joined = len(self.tokens)
+        self.tokens.append(self.tokens[left] + self.tokens[right])
         changed: set[Pair] = set()
         for index in self.where.pop((left, right)):
             old = self.pieces[index]
@@ -134,7 +128,7 @@ def join(piece: list[int], left: int, right: int, joined: int) -> list[int]:
 def train(pieces: Counter[bytes], merges: int) -> list[bytes]:
     """Return the tokens in the order of their ranks: the 256 bytes, then one for each merge."""
     training = Training(pieces)
-    while len(training.tokens) < 256 + merges:
+    for _ in range(merges):
         training.merge_most_frequent()
     return training.tokens
 

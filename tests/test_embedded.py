@@ -43,8 +43,8 @@ SCRIPT: Any = load_script()
 
 def test_it_is_a_real_vocabulary_in_a_small_file() -> None:
     """There are at least 8,192 merges over the 256 bytes, in fewer than 200,000 bytes."""
-    lines = RANKS.read_bytes().splitlines()
-    assert len(lines) == 256 + EMBEDDED_RECORD.merges
+    tokens = {line.split()[0] for line in RANKS.read_bytes().splitlines()}
+    assert len(tokens) == 256 + EMBEDDED_RECORD.merges
     assert EMBEDDED_RECORD.merges >= 8192
     assert RANKS.stat().st_size < 200_000
 
@@ -101,15 +101,15 @@ def test_ordinary_text_never_makes_a_reserved_id(parts: list[str]) -> None:
 @given(st.text(st.sampled_from("aé\u03011 \t\n\r'.<s")))
 def test_the_pattern_covers_every_text_in_bounded_pieces(text: str) -> None:
     """The pieces are the whole text, so nothing is dropped, and none is long, so merging is linear."""
-    pieces = regex.findall(EMBEDDED_PATTERN, text * 10)
-    assert "".join(pieces) == text * 10
+    pieces = regex.findall(EMBEDDED_PATTERN, text * 100)
+    assert "".join(pieces) == text * 100
     assert max(map(len, pieces), default=0) <= 49
 
 
 @pytest.mark.parametrize("run", [" ", "a", "!", "\n", " \n", "\u0301", "7"])
 def test_a_long_run_is_encoded(run: str) -> None:
-    """Half a million equal characters, on which patterns without bounds make tiktoken panic, are no trouble."""
-    text = run * (500_000 // len(run)) + "x"
+    """More than a million equal characters, on which patterns without bounds make tiktoken panic, are no trouble."""
+    text = run * (1_100_000 // len(run)) + "x"
     assert TOKENIZER.decode_bytes(TOKENIZER.encode_ordinary(text, at_start=True)) == text.encode()
 
 
@@ -117,29 +117,22 @@ def merge_slowly(pieces: Mapping[bytes, int], merges: int) -> list[bytes]:
     """Train by counting everything anew for each merge."""
     tokens = [bytes([byte]) for byte in range(256)]
     cut = {piece: list(piece) for piece in pieces}
-    while len(tokens) < 256 + merges:
+    for joined in range(256, 256 + merges):
         counts: Counter[tuple[int, int]] = Counter()
         for piece, ids in cut.items():
             for pair in pairwise(ids):
                 counts[pair] += pieces[piece]
         left, right = min(counts, key=lambda pair: (-counts[pair], pair))
-        token = tokens[left] + tokens[right]
-        if token not in tokens:
-            tokens.append(token)
-        joined = tokens.index(token)
+        tokens.append(tokens[left] + tokens[right])
         cut = {piece: SCRIPT.join(ids, left, right, joined) for piece, ids in cut.items()}
     return tokens
 
 
-@given(
-    st.dictionaries(
-        st.binary(max_size=4).map(lambda b: b"abcabca" + b.translate(b"abc" * 85 + b"a")), st.integers(1, 9)
-    ),
-    st.integers(0, 5),
-)
+@given(st.dictionaries(st.text("abc", min_size=1, max_size=12).map(str.encode), st.integers(1, 9)), st.integers(0, 20))
 def test_training_equals_counting_everything_anew(pieces: dict[bytes, int], merges: int) -> None:
     """Keeping counts up to date gives the same tokens as the plain definition of byte-pair encoding."""
-    pieces = {**pieces, b"abcdefg": 1}
+    enough_for_every_merge = bytes(range(128, 160))
+    pieces = {**pieces, enough_for_every_merge: 1}
     assert SCRIPT.train(Counter(pieces), merges) == merge_slowly(pieces, merges)
 
 
