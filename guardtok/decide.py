@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
-from operator import itemgetter, le
+from operator import attrgetter, itemgetter, le
 from typing import TYPE_CHECKING, NamedTuple
 
 from guardtok.ruleset import FormKind
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 JOINT = "joint"
 """The rule of a match that several sources spelled together."""
 
-_SOURCE, _START, _END = itemgetter(0), itemgetter(1), itemgetter(2)
+_FORM, _START, _END = itemgetter(0), itemgetter(1), itemgetter(2)
 
 
 class Finding(NamedTuple):
@@ -59,7 +59,6 @@ class Decided:
         findings: The matches that are not allowed, in the order of the text, at most `limits.max_violations`.
         groups: For each form, rule, source and path: its first finding and how many there are.
         refused: The first finding that an enforced `block` refuses, or None.
-        action: The most restrictive action of any finding, `allow` where there is none.
     """
 
     allowed: tuple[Match, ...] = ()
@@ -67,7 +66,11 @@ class Decided:
     findings: tuple[Finding, ...] = ()
     groups: tuple[tuple[Finding, int], ...] = ()
     refused: Finding | None = None
-    action: Action = Action.ALLOW
+
+    @property
+    def action(self) -> Action:
+        """The most restrictive action of any finding, `allow` where there is none."""
+        return max((group.action for group, _ in self.groups), key=attrgetter("severity"), default=Action.ALLOW)
 
     @property
     def count(self) -> int:
@@ -113,7 +116,6 @@ def decide(matches: list[Match], intake: Intake, ruleset: Ruleset) -> Decided:
         findings=tuple(findings[: ruleset.policy.limits.max_violations]),
         groups=tuple((group[0], len(group)) for group in groups.values()),
         refused=next((f for f in enforced if f.action is Action.BLOCK), None),
-        action=max((f.action for f in findings), key=lambda action: action.severity, default=Action.ALLOW),
     )
 
 
@@ -202,30 +204,23 @@ def _own_characters(finding: Finding, intake: Intake, ruleset: Ruleset) -> Itera
 
 
 def _decide_inert(matches: list[Match], intake: Intake, ruleset: Ruleset) -> Decided | None:
-    """Decide a text of one source in which nothing can change or raise and no match overlaps, else return None.
+    """Decide a text of one run in which nothing can change or raise and no match overlaps; else return None.
 
     This is the flood that an attacker can send for nothing: forms and again forms, each encoded as text. It is decided
     form by form, not match by match, and the result is the one that the long way gives.
     """
-    run = intake.runs[0]
-    if len({run.source for run in intake.runs}) > 1 or len({run.path for run in intake.runs}) > 1:
+    if len(intake.runs) > 1:
         return None
-    counts = Counter(map(_SOURCE, matches))
-    decisions = ruleset.table[run.source]
-    mode = ruleset.modes[run.source]
-    inert = {Action.LOG, Action.ESCAPE} if mode is Mode.ENFORCE else set(Action) - {Action.ALLOW}
-    if any(decisions[form].action not in inert for form in counts):
+    source = intake.runs[0].source
+    counts = Counter(map(_FORM, matches))
+    if not counts.keys() <= ruleset.inert[source]:
         return None
     if not all(map(le, map(_END, matches), islice(map(_START, matches), 1, None))):
         return None
-
-    def find(match: Match) -> Finding:
-        decision = decisions[match[0]]
-        return Finding(match, decision.action, decision.rule, mode, run.source, intake.run_at(match[1]))
-
-    first = dict(zip(map(_SOURCE, reversed(matches)), reversed(matches), strict=True))
+    decisions, mode = ruleset.table[source], ruleset.modes[source]
+    why = {form: (decisions[form].action, decisions[form].rule, mode, source, 0) for form in counts}
+    first = dict(zip(map(_FORM, reversed(matches)), reversed(matches), strict=True))
     return Decided(
-        findings=tuple(map(find, matches[: ruleset.policy.limits.max_violations])),
-        groups=tuple((find(first[form]), count) for form, count in counts.items()),
-        action=max((decisions[form].action for form in counts), key=lambda action: action.severity),
+        findings=tuple([Finding(match, *why[match[0]]) for match in matches[: ruleset.policy.limits.max_violations]]),
+        groups=tuple([(Finding(first[form], *why[form]), count) for form, count in counts.items()]),
     )

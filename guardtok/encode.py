@@ -13,6 +13,7 @@ from guardtok.attribute import attribute
 from guardtok.errors import GuardtokError, MissingExtraError, TokenizerError, VerificationError
 from guardtok.layout import lay_out
 from guardtok.records import defuse
+from guardtok.scan import find
 from guardtok.violation import broken
 
 if TYPE_CHECKING:
@@ -165,20 +166,20 @@ def _call(tokenizer: Tokenizer, text: str, *, at_start: bool) -> list[int]:
     except GuardtokError:
         raise
     except BaseException as error:
-        # A Rust panic arrives as pyo3's PanicException, which is no Exception. Its text may quote the input: it is
-        # dropped.
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise TokenizerError(
-                f"Tokenizer {tokenizer.name!r} failed with {type(error).__name__} on {len(text):,} characters. "
-                "Nothing was encoded."
-            ) from None
-        raise
+        # A Rust panic arrives as pyo3's PanicException, which is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        failure = type(error).__name__
+    # Raised out here it has no context: the tokenizer's own error may quote the text.
+    raise TokenizerError(
+        f"Tokenizer {tokenizer.name!r} failed with {failure} on {len(text):,} characters; nothing was encoded. "
+        "Cut very long runs of one character, or set a lower `limits.max_chars`."
+    )
 
 
 def _take_apart(text: str, ruleset: Ruleset) -> Iterator[str]:
     data = text.encode()
-    found = ruleset.automaton.find_matches_as_indexes(data, overlapping=True)
-    borders = sorted({start + len(data[start:end].decode()[0].encode()) for _, start, end in found})
+    borders = sorted({start + len(data[start:end].decode()[0].encode()) for _, start, end in find(data, ruleset)})
     for low, high in zip([0, *borders], [*borders, len(data)], strict=True):
         if low < high:
             yield data[low:high].decode()

@@ -71,7 +71,7 @@ def take_in(text: str, source: str | None, *, known: Collection[str], limits: Li
         SurrogateError: A lone surrogate under `surrogates: refuse`.
     """
     runs = _label(text, source)
-    for name in {run.source for run in runs} | ({source} if source is not None else set()):
+    for name in (source,) if source is not None else {run.source for run in runs}:
         if name not in known:
             raise UnknownSourceError(
                 f"Source {name[:64]!r} is neither built in nor declared by the policy.{near_match(name, known)} "

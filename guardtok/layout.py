@@ -6,11 +6,10 @@ unguarded pipeline, and so it does here. What is stripped is deleted in one pass
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from guardtok.decide import Decided
     from guardtok.intake import Intake
@@ -21,8 +20,7 @@ REPLACEMENT = "\ufffd"
 """Stays in the place of a cut where the text before it could be the beginning of a form."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A stretch of the output.
 
     Attributes:
@@ -32,13 +30,19 @@ class Piece:
         token_id: The id of an allowed token, or None for ordinary text.
     """
 
-    text: str = field(repr=False)
+    text: str
     origins: tuple[tuple[int, int], ...]
     token_id: int | None
 
 
-def lay_out(intake: Intake, decided: Decided, ruleset: Ruleset) -> Iterator[Piece]:
-    """Yield the stretches of the output in order. No two ordinary runs follow each other."""
+def lay_out(intake: Intake, decided: Decided, ruleset: Ruleset) -> Iterable[Piece]:
+    """Return the stretches of the output in order. No two ordinary runs follow each other."""
+    if decided.allowed or decided.cuts:
+        return _read_pieces(intake, decided, ruleset)
+    return (Piece(intake.text, ((0, 0),), None),) if intake.text else ()
+
+
+def _read_pieces(intake: Intake, decided: Decided, ruleset: Ruleset) -> Iterator[Piece]:
     reader = _Reader(intake.text, decided.cuts, ruleset)
     last = 0
     for form, start, end in decided.allowed:

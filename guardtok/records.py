@@ -8,11 +8,12 @@ every form in it broken.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from guardtok.policy.model import LogText
+from guardtok.scan import find
 from guardtok.text import runs_of
 from guardtok.violation import Action, Verdict, Violation, broken, visible
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from guardtok.errors import LimitError, SurrogateError
     from guardtok.intake import Intake
     from guardtok.ruleset import Ruleset
+
+LOGGED_GROUPS = 16
+"""So many records of one call go to the sinks, each with a count; the rest are summed up."""
 
 _AROUND = 24
 """Characters of an excerpt on each side of the match."""
@@ -51,9 +55,20 @@ class Report:
         return tuple(self._write(finding, 1) for finding in self.decided.findings)
 
     def groups(self) -> Iterator[Violation]:
-        """Yield one record per form, rule, source and path, with the count; its place is the first occurrence's."""
-        for finding, count in self.decided.groups:
+        """Yield what a log gets: one record per form, rule, source and path, its place that of the first occurrence.
+
+        A vocabulary has a thousand forms, and a text can hold them all: after sixteen records, those of one rule,
+        source and action are one record, whose token is `*`. The counts are always whole.
+        """
+        groups = self.decided.groups
+        for finding, count in groups[:LOGGED_GROUPS]:
             yield self._write(finding, count)
+        rest: dict[tuple[str, str, Action], list[tuple[Finding, int]]] = {}
+        for finding, count in groups[LOGGED_GROUPS:]:
+            rest.setdefault((finding.rule, finding.source, finding.action), []).append((finding, count))
+        for others in rest.values():
+            record = self._write(others[0][0], sum(count for _, count in others))
+            yield replace(record, token="*", token_id=None, role=None) if len(others) > 1 else record  # noqa: S106
 
     def refusal(self) -> tuple[str, tuple[Violation, ...]]:
         """Return the form that was refused and the violations, the refused one among them."""
@@ -153,11 +168,6 @@ def _digest(text: str, key: bytes) -> str:
 def defuse(text: str, ruleset: Ruleset) -> str:
     """Return `text` for eyes: forms broken after their first character, unprintable characters escaped."""
     data = text.encode()
-    breaks = {start + len(data[start:end].decode()[0].encode()) for _, start, end in _find(data, ruleset)}
+    breaks = {start + len(data[start:end].decode()[0].encode()) for _, start, end in find(data, ruleset)}
     borders = [0, *sorted(breaks), len(data)]
     return visible("_".join(data[a:b].decode() for a, b in pairwise(borders)))
-
-
-def _find(data: bytes, ruleset: Ruleset) -> list[tuple[int, int, int]]:
-    found: list[tuple[int, int, int]] = ruleset.automaton.find_matches_as_indexes(data, overlapping=True)
-    return found

@@ -1,11 +1,12 @@
 """Text → matches: where every form that the ruleset knows occurs, overlapping occurrences too.
 
-One Aho-Corasick automaton over UTF-8, so the time is linear in the text and the matches whatever an attacker writes. An
+Aho-Corasick automata over UTF-8, so the time is linear in the text and the matches whatever an attacker writes. An
 alternation of regular expressions has no such bound, and finds a form inside another only by luck.
 """
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,13 +14,26 @@ if TYPE_CHECKING:
     from guardtok.ruleset import Ruleset
     from guardtok.violation import Match
 
+_END = itemgetter(2)
+
 
 def scan(intake: Intake, ruleset: Ruleset) -> list[Match]:
-    """Return every match in `intake`, positions in characters, ordered by end and then by form."""
-    found = ruleset.automaton.find_matches_as_indexes(intake.data, overlapping=True)
+    """Return every match in `intake`, positions in characters, ordered by their ends."""
+    found = find(intake.data, ruleset)
     if not found or len(intake.data) == len(intake.text):
         return found
     return _count_characters(found, intake.data)
+
+
+def find(data: bytes, ruleset: Ruleset) -> list[Match]:
+    """Return every match in UTF-8 text, positions in bytes, ordered by their ends."""
+    found: list[Match] = []
+    for first, automaton in ruleset.automata:
+        more = automaton.find_matches_as_indexes(data, overlapping=True)
+        if first and more:
+            more = [(first + form, start, end) for form, start, end in more]
+        found = sorted(found + more, key=_END) if found and more else found or more
+    return found
 
 
 def _count_characters(found: list[Match], data: bytes) -> list[Match]:

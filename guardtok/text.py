@@ -9,8 +9,7 @@ only make a decision stricter.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, SupportsIndex, overload
+from typing import TYPE_CHECKING, NamedTuple, SupportsIndex, overload
 
 from guardtok.errors import NotTextError
 
@@ -23,8 +22,7 @@ UNKNOWN = "unknown"
 """The source of characters whose origin nobody vouches for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Consecutive characters of one origin.
 
     Attributes:

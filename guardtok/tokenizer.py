@@ -28,6 +28,9 @@ class Role(str, Enum):
     THINK = "think"
     RESERVED = "reserved"
 
+    # Equal to its string, so it must hash like it; `Enum` would hash the name.
+    __hash__ = str.__hash__
+
     def __str__(self) -> str:
         return self.value
 

@@ -6,7 +6,6 @@ its form broken, carries no input text unless the policy says so, and no termina
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
@@ -28,6 +27,9 @@ class Action(str, Enum):
     STRIP = "strip"
     BLOCK = "block"
 
+    # Equal to its string, so it must hash like it; `Enum` would hash the name.
+    __hash__ = str.__hash__
+
     def __str__(self) -> str:
         return self.value
 
@@ -45,6 +47,9 @@ class Mode(str, Enum):
 
     ENFORCE = "enforce"
     MONITOR = "monitor"
+
+    # Equal to its string, so it must hash like it; `Enum` would hash the name.
+    __hash__ = str.__hash__
 
     def __str__(self) -> str:
         return self.value
@@ -114,9 +119,8 @@ class Violation:
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain JSON values, `version` first; `excerpt` only where there is one."""
         record: dict[str, Any] = {"version": VERSION}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            record[field.name] = value.value if isinstance(value, Enum) else value
+        record.update((name, getattr(self, name)) for name in self.__slots__)
+        record["action"], record["mode"] = self.action.value, self.mode.value
         if self.excerpt is None:
             del record["excerpt"]
         return record

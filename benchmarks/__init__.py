@@ -1,0 +1,1 @@
+"""Measurements of guardtok, each a module to run: `python -m benchmarks.encode`."""
