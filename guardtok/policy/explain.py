@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
 from guardtok.errors import PolicyError, Problem, near_match
-from guardtok.policy.marked import Listed, Mapped, Node, Scalar, Steps, mark_at, plain, shown, step, without
+from guardtok.policy.marked import (
+    MAX_PROBLEMS,
+    Listed,
+    Mapped,
+    Node,
+    Scalar,
+    Steps,
+    mark_at,
+    plain,
+    shown,
+    step,
+    without,
+)
 from guardtok.policy.schema import (
     VERSION,
     LimitsModel,
@@ -39,8 +52,8 @@ _IDS: dict[str | int, str] = {
 }
 
 _BOUNDS = {
-    "string_too_short": "`{key}` has an empty text: at least {min_length} character is needed.",
-    "string_too_long": "`{key}` has a text that is too long: at most {max_length} characters are allowed.",
+    "string_too_short": "`{key}` cannot hold an empty text.",
+    "string_too_long": "`{key}` cannot hold a text of more than {max_length} characters.",
     "greater_than_equal": "`{key}` is too small: it is at least {ge}.",
     "less_than_equal": "`{key}` is too large: it is at most {le}.",
 }
@@ -70,11 +83,8 @@ def check_policy(tree: Node, problems: list[Problem]) -> tuple[PolicyModel, Mapp
         return PolicyModel.model_validate(plain(root)), root
     except ValidationError as error:
         wrong = _wrong_parts(root, error)
-    problems.extend(_problem(PolicyModel, root, path, details) for path, details in wrong.items())
-    # Later entries of a list go first, so that the indices of the earlier ones stay true.
-    rest = root
-    for path in sorted(wrong, key=lambda path: [(isinstance(part, int), part) for part in path], reverse=True):
-        rest = _mapping(without(rest, path), problems)
+    problems.extend(_problem(PolicyModel, root, *part) for part in islice(wrong.items(), MAX_PROBLEMS))
+    rest = without(root, wrong)
     return PolicyModel.model_validate({"guardtok": VERSION, **plain(rest)}), rest
 
 
@@ -88,7 +98,8 @@ def check_lock(tree: Node, problems: list[Problem]) -> LockModel:
     try:
         lock = LockModel.model_validate(plain(root))
     except ValidationError as error:
-        problems.extend(_problem(LockModel, root, *wrong) for wrong in _wrong_parts(root, error).items())
+        wrong = _wrong_parts(root, error)
+        problems.extend(_problem(LockModel, root, *part) for part in islice(wrong.items(), MAX_PROBLEMS))
     else:
         if not problems:
             return lock
@@ -154,7 +165,7 @@ def _explain(model: type[BaseModel], root: Mapped, path: Steps, details: ErrorDe
         case "string_pattern_mismatch":
             fact = _NAMING.get(path[0] if about_key else key, "A form cannot be made of white space alone.")
         case kind if kind in _BOUNDS:
-            fact = _BOUNDS[kind].format(key=key, **context)
+            fact = _BOUNDS[kind].format(key=path[0] if about_key else key, **context)
         case kind:
             fact, mend = f"`{key}` needs {_NOUNS.get(kind, 'one word')}, not {_kind(node)}.", _requote(kind, key, node)
     return fact, mend.strip()

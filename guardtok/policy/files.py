@@ -54,21 +54,24 @@ def read_text(path: Path, *, place: str | None = None) -> str:
     """
     start = str(Mark(str(path), 1, 1))
     try:
+        # The size is looked at first, and a pipe or a device, which could be read for ever, is not opened.
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            # A pipe or a device could be read for ever.
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a file"
-            raise PolicyError([Problem(place or start, f"{path} is {kind}.", "Name a YAML file.")])
-        if status.st_size > MAX_BYTES:
-            fact = f"The file has {status.st_size} bytes; a policy has at most {MAX_BYTES}."
-            raise PolicyError([Problem(start, fact, "Split it over `extends`, or select by pattern.")])
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        regular = stat.S_ISREG(status.st_mode)
+        data = b""
+        if regular and status.st_size <= MAX_BYTES:
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "not a path"
         fact = f"{str(path)[:200]!r} cannot be read: {reason}."
         mend = f"Shipped policies are named without a suffix: {', '.join(shipped_policies())}."
         raise PolicyError([Problem(place or start, fact, mend)]) from error
+    if not regular:
+        fact = f"{str(path)[:200]!r} is {'a directory' if path.is_dir() else 'not a file'}."
+        raise PolicyError([Problem(place or start, fact, "Name a YAML file.")])
+    if status.st_size > MAX_BYTES:
+        fact = f"The file has {status.st_size} bytes; a policy has at most {MAX_BYTES}."
+        raise PolicyError([Problem(start, fact, "Split it over `extends`, or select by pattern.")])
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

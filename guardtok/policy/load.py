@@ -1,7 +1,7 @@
 """YAML text → frozen `Policy`.
 
 A policy with a mistake in it is not a weaker policy but none: every mistake that can be seen is collected, with its
-file, line and column, and nothing is returned.
+file, line and column (the first hundred of each kind), and nothing is returned.
 """
 
 from __future__ import annotations
@@ -90,31 +90,31 @@ def _build(text: str, origin: _Origin) -> Policy:
     tree, problems = read_yaml(text, origin.place)
     file, kept = check_policy(tree, problems)
     parent, lock = None, None
-    elsewhere: list[Problem] = []
     try:
         parent = _parent(file, kept, origin)
     except PolicyError as error:
-        elsewhere.extend(error.problems)
+        problems.extend(error.problems)
     orphan = file.extends is not None and parent is None
     problems.extend(check_meaning(file, kept, parent, orphan=orphan))
     if origin.lock is not None:
         try:
             lock = _read_lock(origin.lock)
         except PolicyError as error:
-            elsewhere.extend(error.problems)
-    if not problems and not elsewhere:
+            problems.extend(error.problems)
+    if not problems:
         policy = merge(file, kept, origin.name, parent, lock)
         # The catalogue is large, and most policies have no two entries that could disagree.
         clashes = conflicts(policy, builtin_universe(policy)) if is_contested(policy) else ()
         if not clashes:
             return policy
         problems.extend(clashes)
-    raise PolicyError([*sorted(problems, key=_position), *elsewhere])
+    raise PolicyError(sorted(problems, key=lambda problem: _position(problem, origin.place)))
 
 
-def _position(problem: Problem) -> tuple[int, int]:
-    line, column = problem.place.rsplit(":", 2)[1:]
-    return int(line), int(column)
+def _position(problem: Problem, own: str) -> tuple[str, int, int]:
+    """Return a sort key: the problems of the file itself in its order, then those of each other file."""
+    file, line, column = problem.place.rsplit(":", 2)
+    return "" if file == own else file, int(line), int(column)
 
 
 def _parent(file: PolicyModel, tree: Mapped, origin: _Origin) -> Policy | None:

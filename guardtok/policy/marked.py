@@ -20,12 +20,15 @@ from guardtok.errors import PolicyError, Problem
 from guardtok.policy.model import Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from ruamel.yaml.error import StreamMark
 
 MAX_DEPTH = 16
 """Lists and mappings inside one another; the schema needs four."""
+
+MAX_PROBLEMS = 100
+"""Problems of one kind that are told of; each costs a search for what was meant, and nobody reads more."""
 
 # The plain scalars of the YAML 1.2 core schema that are not text (yaml.org/spec/1.2.2, section 10.3.2), without octal
 # and hexadecimal. A number of more digits than any id or limit stays text, and is then refused as text.
@@ -125,19 +128,25 @@ def mark_at(root: Node, path: Steps, *, key: bool = False) -> Mark:
     return mark
 
 
-def without(node: Node, path: Steps) -> Node:
-    """Return the tree without the node at `path`."""
-    head, rest = path[0], path[1:]
-    match node:
-        case Mapped():
-            pairs = [(key, value) for key, value in node.values.items() if rest or key != head]
-            values = {key: without(value, rest) if key == head else value for key, value in pairs}
-            return Mapped({key: node.keys[key] for key in values}, values, node.mark)
-        case Listed():
-            items = [(index, item) for index, item in enumerate(node.items) if rest or index != head]
-            return Listed(tuple(without(item, rest) if index == head else item for index, item in items), node.mark)
-        case Scalar():
-            return node
+def without(root: Mapped, paths: Collection[Steps]) -> Mapped:
+    """Return the tree without the nodes at `paths`; the root cannot be taken out."""
+
+    def kept(node: Node, path: Steps) -> Node:
+        match node:
+            case Mapped():
+                return mapped(node, path)
+            case Listed():
+                parts = [((*path, index), item) for index, item in enumerate(node.items)]
+                return Listed(tuple(kept(item, inner) for inner, item in parts if inner not in paths), node.mark)
+            case Scalar():
+                return node
+
+    def mapped(node: Mapped, path: Steps) -> Mapped:
+        keys = [key for key in node.values if (*path, key) not in paths]
+        values = {key: kept(node.values[key], (*path, key)) for key in keys}
+        return Mapped({key: node.keys[key] for key in keys}, values, node.mark)
+
+    return mapped(root, ())
 
 
 def read_yaml(text: str, file: str) -> tuple[Node, list[Problem]]:
@@ -271,6 +280,8 @@ class _Builder:
 
     def _problem(self, mark: StreamMark, fact: str, mend: str) -> None:
         self._problems.append(Problem(str(self._mark(mark)), fact, mend))
+        if len(self._problems) == MAX_PROBLEMS:
+            raise PolicyError([])
 
     def _fatal(self, mark: StreamMark, fact: str, mend: str) -> PolicyError:
         return PolicyError([Problem(str(self._mark(mark)), fact, mend)])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from guardtok.errors import Problem, near_match
-from guardtok.policy.marked import Mapped, Steps, mark_at, shown
+from guardtok.policy.marked import MAX_PROBLEMS, Mapped, Steps, mark_at, shown
 from guardtok.policy.selectors import (
     MAX_WILDCARDS,
     Level,
@@ -41,7 +42,8 @@ def check_meaning(file: PolicyModel, tree: Mapped, parent: Policy | None, *, orp
     groups |= {name: tuple(members) for name, members in file.groups.items()}
     declared = (declared_forms(parent) if parent else frozenset()) | {*file.custom_tokens, *file.forms}
     checker = _Checker(file, tree, groups, declared, orphan=orphan)
-    return [*checker.groups(), *checker.circles(), *checker.forms(), *checker.sources()]
+    found = chain(checker.groups(), checker.circles(), checker.forms(), checker.sources())
+    return list(islice(found, MAX_PROBLEMS))
 
 
 class _Checker:

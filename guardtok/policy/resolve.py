@@ -58,7 +58,7 @@ def resolve(policy: Policy, source: str, universe: Mapping[str, frozenset[str]])
     Args:
         policy: The policy.
         source: A source that the policy knows, or `"*"` for what holds for the others.
-        universe: The built-in names (`@turn`, `@special`, `@dialect:qwen2` …) that each known form belongs to.
+        universe: The built-in names (`@turn`, `@special`, `@dialect:qwen` …) that each known form belongs to.
 
     Returns:
         A decision for each form. Where equally specific entries disagree (see `conflicts`) the most restrictive holds.

@@ -37,7 +37,7 @@ SchemaVersion = Annotated[int, Field(ge=VERSION, le=VERSION, json_schema_extra={
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class TokenizerModel(_Model):
