@@ -107,6 +107,12 @@ class UnknownTokenizerError(GuardtokError, LookupError):
     """No tokenizer of that name is known, or its file is nowhere to be found."""
 
 
+class UnknownTokenError(GuardtokError, KeyError):
+    """A text is no single token, or not one that its source may write."""
+
+    __str__ = Exception.__str__  # A KeyError would show its message quoted.
+
+
 class VocabularyError(GuardtokError, ValueError):
     """A vocabulary file is there but is not what it should be: wrong hash, truncated, not a rank file."""
 

@@ -21,6 +21,7 @@ FLOORS: dict[float, set[str]] = {
     1: {"adapters", "policy", "views"},
     1.5: {"encodings", "intake"},
     2: {"reference", "ruleset"},
+    2.5: {"narrow"},
     3: {"decide", "scan"},
     3.5: {"attribute", "layout", "records"},
     4: {"encode", "sanitize"},
