@@ -25,7 +25,7 @@ from guardtok.records import Report, refuse_intake
 from guardtok.ruleset import bind
 from guardtok.scan import scan
 from guardtok.sinks import emit, to_structlog
-from guardtok.text import Text
+from guardtok.text import UNKNOWN, Text
 
 if TYPE_CHECKING:
     import os
@@ -177,7 +177,8 @@ class Guard:
         try:
             report = self._inspect(self._ruleset, text, source, request_id)
         except (LimitError, SurrogateError) as error:
-            verdict = refuse_intake(error, text, self._ruleset, self._key, request_id)
+            labelled = text if isinstance(text, Text) else Text(text, source=source or UNKNOWN)
+            verdict = refuse_intake(error, labelled, self._ruleset, self._key, request_id)
             emit(verdict.violations, self._sinks)
             return verdict
         emit(report.groups(), self._sinks)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from guardtok.policy.model import LogText
 from guardtok.scan import find
-from guardtok.text import runs_of
 from guardtok.violation import Action, Verdict, Violation, broken, visible
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from guardtok.errors import LimitError, SurrogateError
     from guardtok.intake import Intake
     from guardtok.ruleset import Ruleset
+    from guardtok.text import Text
 
 LOGGED_GROUPS = 16
 """So many records of one call go to the sinks, each with a count; the rest are summed up."""
@@ -133,19 +133,18 @@ class Report:
 
 
 def refuse_intake(
-    error: LimitError | SurrogateError, text: str, ruleset: Ruleset, key: bytes, request_id: str | None
+    error: LimitError | SurrogateError, text: Text, ruleset: Ruleset, key: bytes, request_id: str | None
 ) -> Verdict:
-    """Return the verdict on a text that cannot even be scanned: `block`, with one record that names the limit."""
+    """Return the verdict on a text, not empty, that cannot even be scanned: `block`, with one record that names the limit."""
     policy, tokenizer = ruleset.policy, ruleset.tokenizer
-    runs = runs_of(text)
-    sources = dict.fromkeys(run.source for run in runs)
+    sources = dict.fromkeys(run.source for run in text.runs)
     record = Violation(
         rule=error.rule,
         token="",
         token_id=None,
         role=None,
         source="+".join(sources),
-        path=runs[0].path if runs else "",
+        path=text.runs[0].path,
         start=0,
         end=len(text),
         form="exact",
