@@ -174,6 +174,9 @@ def test_a_byte_order_mark_is_not_content(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfguardtok: 1\nsources: {user: {block: ['<a>']}}\n")
     loaded = load_policy(path)
     assert loaded.sources["user"].entries[0].mark == Mark(str(path), 2, 26)
+    path.write_bytes(b"\xef\xbb\xbfguardtok: 2")
+    with pytest.raises(ValueError, match=":1:11: "):
+        load_policy(path)
     assert parse_policy("\ufeffguardtok: 1").name == "unnamed"
 
 

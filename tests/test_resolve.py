@@ -313,6 +313,8 @@ def test_only_the_star_is_a_wildcard() -> None:
     assert not matches("<?im_*|>", "<|im_start|>")
     assert matches("[*]", "[INST]")
     assert not matches("a*a", "a")
+    assert not matches("a*b*b", "ab")
+    assert matches("a*b*b", "abb")
     assert matches("*", "\n")
 
 
