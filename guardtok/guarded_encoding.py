@@ -188,8 +188,8 @@ class GuardedEncoding:
             token_id = allowed.token_id
         if token_id is None or (allowed is None and token_id in self._tokenizer.reserved_ids):
             raise UnknownTokenError(
-                f"These {len(data)} bytes are no single token of {self.name!r} that source {source!r} may write. Use "
-                "encode for text of several tokens; a special token needs `allow` in the policy."
+                f"These {len(data)} bytes are no single token of {self.name!r} that their source may write. Use encode "
+                "for text of several tokens; a special token needs `allow` in the policy."
             )
         return token_id
 

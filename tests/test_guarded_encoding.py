@@ -425,6 +425,17 @@ def test_a_panic_is_a_typed_error() -> None:
         ours._encode_bytes(spaces.encode() + b"\xff")
 
 
+def test_an_interrupt_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is neither an error nor a panic goes through: Ctrl-C stops the program."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tiktoken.Encoding, "encode_with_unstable", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        guarded(CHATML).encode_with_unstable("text")
+
+
 @pytest.mark.parametrize("tokenizer", [None, "other"])
 def test_another_tokenizer_has_no_such_interface(tokenizer: str | None) -> None:
     """Without one of tiktoken's tokenizers there is nothing that could stand for a `tiktoken.Encoding`."""
