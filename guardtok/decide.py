@@ -104,7 +104,8 @@ def decide(matches: list[Match], intake: Intake, ruleset: Ruleset) -> Decided:
             candidates.append(match)
     allowed = tuple(_without_overlaps(candidates))
     written = list(_outside(findings, allowed))
-    enforced = [f for f in written if f.mode is Mode.ENFORCE]
+    # A source that strips does so whatever stricter thing another, perhaps only monitored, asks for the same match.
+    stripped = [f for f in written if f.action.severity >= Action.STRIP.severity]
     findings = list(_without_contained(written))
     groups: dict[tuple[int, str, str, str], list[Finding]] = {}
     for finding in findings:
@@ -112,10 +113,10 @@ def decide(matches: list[Match], intake: Intake, ruleset: Ruleset) -> Decided:
         groups.setdefault((finding.match[0], finding.rule, finding.source, run.path), []).append(finding)
     return Decided(
         allowed=allowed,
-        cuts=tuple(_cut([f for f in enforced if f.action is Action.STRIP], allowed, intake, ruleset)),
+        cuts=tuple(_cut(stripped, allowed, intake, ruleset)),
         findings=tuple(findings[: ruleset.policy.limits.max_violations]),
         groups=tuple((group[0], len(group)) for group in groups.values()),
-        refused=next((f for f in enforced if f.action is Action.BLOCK), None),
+        refused=next((f for f in written if f.action is Action.BLOCK and f.mode is Mode.ENFORCE), None),
     )
 
 

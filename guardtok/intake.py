@@ -32,7 +32,7 @@ class Intake:
         text: An exact `str` without surrogates.
         data: The same as UTF-8.
         runs: Its runs by origin, in characters of `text`; adjacent runs may share a source.
-        joined: Positions in `text` of the characters that were two surrogates in the caller's string, ascending.
+        joined: Positions in `text` of the characters that were two surrogates in one string of the caller's, ascending.
     """
 
     text: str
@@ -131,17 +131,17 @@ def _repair(text: str, runs: tuple[Run, ...], surrogates: Surrogates) -> Intake:
             pieces.append("\ufffd")
     pieces.append(text[last:])
     repaired = "".join(pieces)
+    shared = {run.start - 1 for run in runs[1:]}.intersection(pairs)  # pairs with one half in each of two runs
     return Intake(
         repaired,
         repaired.encode(),
-        _move(runs, pairs),
-        tuple(old - index for index, old in enumerate(pairs)),
+        _move(runs, pairs, shared),
+        tuple(old - index for index, old in enumerate(pairs) if old not in shared),
     )
 
 
-def _move(runs: tuple[Run, ...], pairs: list[int]) -> tuple[Run, ...]:
+def _move(runs: tuple[Run, ...], pairs: list[int], shared: set[int]) -> tuple[Run, ...]:
     """Return the runs in characters of the repaired text; a pair that two runs spelled becomes a run of its own."""
-    shared = {run.start - 1 for run in runs[1:]}.intersection(pairs)  # pairs with one half in each of two runs
     moved: list[Run] = []
     for index, run in enumerate(runs):
         start = run.start + (run.start - 1 in shared)
