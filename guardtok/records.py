@@ -135,7 +135,7 @@ class Report:
 def refuse_intake(
     error: LimitError | SurrogateError, text: Text, ruleset: Ruleset, key: bytes, request_id: str | None
 ) -> Verdict:
-    """Return the verdict on a text, not empty, that cannot even be scanned: `block`, with one record that names the limit."""
+    """Return the verdict on a text, not empty, that cannot even be scanned: `block`, with a record that says why."""
     policy, tokenizer = ruleset.policy, ruleset.tokenizer
     sources = dict.fromkeys(run.source for run in text.runs)
     record = Violation(
