@@ -27,7 +27,7 @@ FLOORS: dict[float, set[str]] = {
     4: {"encode", "sanitize"},
     5: {"chat", "guarded_encoding", "hazmat", "prepare", "requests", "sinks", "stream"},
     6: {"guard"},
-    7: {"corpus", "extend", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
+    7: {"corpus", "explanation", "extend", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
     8: {"cli"},
     9: {"__init__", "__main__"},
 }
