@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from guardtok.attribute import attribute
-from guardtok.errors import GuardtokError, MissingExtraError, TokenizerError, VerificationError
+from guardtok.errors import GuardtokError, MissingExtraError, TokenizerError, VerificationError, is_failure
 from guardtok.layout import lay_out
 from guardtok.records import defuse
 from guardtok.scan import find
@@ -166,8 +166,7 @@ def _call(tokenizer: Tokenizer, text: str, *, at_start: bool) -> list[int]:
     except GuardtokError:
         raise
     except BaseException as error:
-        # A Rust panic arrives as pyo3's PanicException, which is no Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not is_failure(error):
             raise
         failure = type(error).__name__
     # Raised out here it has no context: the tokenizer's own error may quote the text.

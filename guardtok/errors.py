@@ -54,6 +54,18 @@ class PolicyError(GuardtokError, ValueError):
         return type(self), (self.problems,)
 
 
+_MEND = (
+    "If this source may write this token, allow it in the policy; if the text should be encoded as the ordinary text "
+    "it is, use `escape` in place of `block`."
+)
+_MENDS = {
+    "caller.disallowed_special": (
+        "This call disallows it, whatever the policy says: to encode it as the ordinary text it is, pass "
+        "`disallowed_special=()`; to encode it as a token where the policy allows that, pass it in `allowed_special`."
+    ),
+}
+
+
 class RefusedError(GuardtokError, ValueError):
     """A text holds a form that the policy blocks for its source.
 
@@ -72,8 +84,7 @@ class RefusedError(GuardtokError, ValueError):
         place = f" Refused by rule {places[0].rule} at {places[0].place()}." if places else ""
         super().__init__(
             f"Encountered text corresponding to disallowed special token {token!r}.{place}\n"
-            "If this source may write this token, allow it in the policy; if the text should be encoded as the "
-            "ordinary text it is, use `escape` in place of `block`.\n"
+            f"{_MENDS.get(places[0].rule if places else '', _MEND)}\n"
         )
 
     def __reduce__(self) -> tuple[type[RefusedError], tuple[str, tuple[Violation, ...]]]:
@@ -145,8 +156,21 @@ class SurrogateError(GuardtokError, ValueError):
     rule: ClassVar[str] = "surrogates.refuse"
 
 
+class DigestKeyError(GuardtokError, ValueError):
+    """A key for the digests in records that BLAKE2b cannot take."""
+
+
 class MissingExtraError(GuardtokError, ImportError):
     """A feature needs a package that an extra of guardtok installs."""
+
+
+def is_failure(error: BaseException) -> bool:
+    """Return whether foreign code failed: an exception, or a Rust panic, which pyo3 makes a `BaseException`.
+
+    A panic can be told by its name alone, for each extension module has a `PanicException` of its own. An interrupt is
+    no failure.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def near_match(word: str, known: Iterable[str]) -> str:

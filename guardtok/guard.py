@@ -7,15 +7,17 @@ what it finds.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import secrets
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.decide import decide
 from guardtok.encode import Encoded, encode, encode_ordinary
 from guardtok.encodings import load_tokenizer
-from guardtok.errors import LimitError, RefusedError, SurrogateError
+from guardtok.errors import DigestKeyError, LimitError, RefusedError, SurrogateError
 from guardtok.guarded_encoding import GuardedEncoding
 from guardtok.intake import take_in
 from guardtok.layout import lay_out
@@ -56,9 +58,10 @@ class Guard:
         PolicyError: The policy names a token that nobody knows, or contradicts itself on this tokenizer's forms.
         TokenizerMismatchError: The tokenizer is not the one that the policy or its lock file pins.
         TokenizerError: The tokenizer cannot take the policy's custom tokens.
+        DigestKeyError: The key has no byte, or more than 64.
     """
 
-    __slots__ = ("_key", "_ruleset", "_sinks")
+    __slots__ = ("_encoding", "_key", "_ruleset", "_sinks")
 
     def __init__(
         self,
@@ -68,9 +71,20 @@ class Guard:
         sinks: Iterable[Sink] = (to_structlog,),
         digest_key: bytes | None = None,
     ) -> None:
-        self._ruleset = bind(policy, tokenizer)
-        self._sinks = tuple(sinks)
-        self._key = secrets.token_bytes(32) if digest_key is None else digest_key
+        key = secrets.token_bytes(32) if digest_key is None else digest_key
+        if not 1 <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
+            raise DigestKeyError(f"A digest key has 1 to 64 bytes, not {len(key)}. Take secrets.token_bytes(32).")
+        self._fill(bind(policy, tokenizer), tuple(sinks), key)
+
+    def _fill(self, ruleset: Ruleset, sinks: tuple[Sink, ...], key: bytes) -> None:
+        self._ruleset = ruleset
+        self._sinks = sinks
+        self._key = key
+        is_tiktoken = isinstance(ruleset.tokenizer, TiktokenTokenizer)
+        self._encoding = GuardedEncoding(ruleset, self._examine) if is_tiktoken else None
+
+    def __reduce__(self) -> tuple[object, tuple[Ruleset, tuple[Sink, ...], bytes]]:
+        return _restore, (self._ruleset, self._sinks, self._key)
 
     @classmethod
     def load(
@@ -122,7 +136,8 @@ class Guard:
         Raises:
             TokenizerError: The tokenizer is none of tiktoken's.
         """
-        return GuardedEncoding(self._ruleset, self._examine)
+        # Without one, the constructor says what is missing.
+        return self._encoding or GuardedEncoding(self._ruleset, self._examine)
 
     def encode(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Encoded:
         """Encode text to ids that the policy allows, and prove it on the ids.
@@ -231,6 +246,12 @@ class Guard:
         if report.decided.refused is not None:
             raise RefusedError(*report.refusal())
         return report
+
+
+def _restore(ruleset: Ruleset, sinks: tuple[Sink, ...], key: bytes) -> Guard:
+    guard = Guard.__new__(Guard)
+    guard._fill(ruleset, sinks, key)  # noqa: SLF001 - the other constructor
+    return guard
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.encode import encode, encode_ordinary
-from guardtok.errors import RefusedError, TokenizerError, UnknownTokenError, VerificationError
+from guardtok.errors import RefusedError, TokenizerError, UnknownTokenError, VerificationError, is_failure
 from guardtok.layout import lay_out
 from guardtok.narrow import NarrowedRuleset, narrow
 from guardtok.text import UNKNOWN, Text
@@ -332,7 +332,7 @@ class GuardedEncoding:
         try:
             return function(given)
         except BaseException as error:
-            if not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+            if not is_failure(error):
                 raise
             failure = type(error).__name__
         # Raised out here the error has no context, and so nothing that could hold the text.

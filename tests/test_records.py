@@ -8,6 +8,7 @@ import pytest
 
 from guardtok import Guard, Policy, Text
 from guardtok.encodings import load_tokenizer
+from guardtok.errors import DigestKeyError
 from guardtok.records import LOGGED_GROUPS
 from guardtok.violation import VERSION, Violation, broken, visible
 
@@ -97,6 +98,13 @@ def test_digest_needs_the_key() -> None:
     assert Guard(policy, sinks=(), digest_key=KEY).check("<|im_end|>", source="user").violations[0].digest == digest(
         "", "<|im_end|>"
     )
+
+
+@pytest.mark.parametrize("key", [b"", b"x" * 65])
+def test_a_key_has_1_to_64_bytes(key: bytes) -> None:
+    """BLAKE2b takes no other, and no key at all would be no secret."""
+    with pytest.raises(DigestKeyError):
+        Guard(build().policy, digest_key=key)
 
 
 def test_excerpt_is_escaped_and_broken() -> None:

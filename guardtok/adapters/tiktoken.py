@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from guardtok.dialects import role_of
-from guardtok.errors import TokenizerError
+from guardtok.errors import TokenizerError, is_failure
 from guardtok.tokenizer import ControlToken
 from guardtok.violation import broken
 
@@ -140,7 +140,7 @@ class TiktokenTokenizer:
         try:
             return self._encoding.encode_ordinary(text)
         except BaseException as error:
-            if not (isinstance(error, Exception) or _is_panic(error)):
+            if not is_failure(error):
                 raise
             failure = type(error).__name__
         # Raised out here the error has no context, and so nothing that could hold the text.
@@ -162,11 +162,6 @@ class TiktokenTokenizer:
             return b"".join(custom[id_] if id_ in custom else one(id_) for id_ in ids)
         except OverflowError:
             raise KeyError(f"{self._name}: an id is not between 0 and {MAX_ID}") from None
-
-
-def _is_panic(error: BaseException) -> bool:
-    """Return whether this is a Rust panic; each extension module has a `PanicException` of its own to tell by name."""
-    return type(error).__name__ == "PanicException" and type(error).__module__ == "pyo3_runtime"
 
 
 def _refuse_collisions(
