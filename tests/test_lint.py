@@ -110,6 +110,14 @@ def test_a_group_that_no_rule_uses_is_reported() -> None:
     assert found(policy_of(text.replace("block: [outer]", "block: [outer, idle]"))) == []
 
 
+def test_a_group_of_the_parent_is_the_parents_business(tmp_path: Path) -> None:
+    """A child that takes over a group and does not use it is not told so; who wrote the group is."""
+    (tmp_path / "parent.yaml").write_text(QUIET + 'groups: {idle: ["@turn"]}\n', encoding="utf-8")
+    (tmp_path / "child.yaml").write_text("guardtok: 1\nextends: ./parent.yaml\n", encoding="utf-8")
+    assert [each.code for each in lint(load_policy(tmp_path / "child.yaml"))] == []
+    assert [each.code for each in lint(load_policy(tmp_path / "parent.yaml"))] == ["unused-group"]
+
+
 def test_what_strangers_may_write_is_reported() -> None:
     """Every `allow` for a source that is not the operator's own is named with what it allows."""
     policy = policy_of("""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,7 @@ from guardtok.dialects import catalogue, family
 from guardtok.encodings import load_tokenizer
 from guardtok.intake import take_in
 from guardtok.lint import lint
-from guardtok.policy import BUILTIN_SOURCES, load_policy, shipped_policies
+from guardtok.policy import BUILTIN_SOURCES, load_policy, parse_policy, shipped_policies
 from guardtok.policy_test import run_policy_tests
 from guardtok.ruleset import bind
 from guardtok.scan import scan
@@ -216,3 +218,24 @@ def test_strict_refuses_half_a_surrogate_pair() -> None:
 
     with pytest.raises(SurrogateError):
         decided(bind(load_policy("strict"), None), "\ud83d", "user")
+
+
+def test_the_manual_has_every_policy_and_its_examples_load(tmp_path: Path) -> None:
+    """A reader who copies an example gets a policy that loads, and tests that pass."""
+    manual = (Path(__file__).parent.parent / "docs" / "policies.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"\n| `{name}` | " not in manual] == []
+    first, second, tests = re.findall(r"^```yaml\n(.*?)^```", manual, re.DOTALL | re.MULTILINE)
+    (tmp_path / "first.yaml").write_text(first, encoding="utf-8")
+    (tmp_path / "first.test.yaml").write_text(tests, encoding="utf-8")
+    assert parse_policy(second).name == "my-llama"
+    (result,) = run_policy_tests([tmp_path / "first.yaml"])
+    assert result.passed
+
+
+def test_the_manual_has_every_code_of_lint() -> None:
+    """And no others."""
+    root = Path(__file__).parent.parent
+    source = "".join(path.read_text(encoding="utf-8") for path in (root / "guardtok" / "lint").glob("*.py"))
+    codes = set(re.findall(r'LintFinding\(\s*"([a-z-]+)"', source))
+    section = (root / "docs" / "policies.md").read_text(encoding="utf-8").split("## Lint")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z-]+)`", section, re.MULTILINE)) == codes

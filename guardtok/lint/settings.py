@@ -33,7 +33,7 @@ def _ids(policy: Policy) -> Iterator[LintFinding]:
     for token in policy.custom_tokens:
         if token.id is None and token.form not in pinned:
             fact = f"The id of {token.form!r} is `auto` and no lock file pins it: it changes with the tokenizer."
-            mend = "Write a lock file (guardtok tokens NAME --lock), or the id itself."
+            mend = "Write a lock file (guardtok tokens TOKENIZER --policy POLICY --lock), or the id itself."
             yield LintFinding("auto-without-lock", Severity.WARNING, str(token.mark), fact, mend)
 
 
