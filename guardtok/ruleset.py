@@ -201,11 +201,13 @@ def _add_custom_tokens(policy: Policy, tokenizer: Tokenizer) -> Tokenizer:
     if lock is not None and lock.fingerprint != tokenizer.fingerprint:
         raise TokenizerMismatchError(
             f"{lock.file}: the ids are pinned for tokenizer {lock.tokenizer!r} with another fingerprint than "
-            f"{tokenizer.name!r} has now. Write the lock file again: guardtok tokens {tokenizer.name} --lock."
+            f"{tokenizer.name!r} has now. Write the lock file again: "
+            f"guardtok tokens {tokenizer.name} --policy {policy.place} --lock --update."
         )
     ids: dict[str, int] = {}
     free = tokenizer.n_vocab
     taken = {token.id for token in policy.custom_tokens if token.id is not None}
+    taken.update(lock.ids.values() if lock is not None else ())
     for token in policy.custom_tokens:
         pinned = lock.ids.get(token.form) if lock is not None and token.id is None else token.id
         if pinned is None:
@@ -265,17 +267,18 @@ def _universe(forms: tuple[Form, ...]) -> dict[str, frozenset[str]]:
 def _decide_all(
     policy: Policy, source: str, forms: tuple[Form, ...], universe: Mapping[str, frozenset[str]]
 ) -> tuple[Decision, ...]:
+    """Decide every form for one source. Another family's form it may write if it may; else `foreign` decides."""
     decisions = resolve(policy, source, universe)
-    return tuple(
-        _react(policy, decisions[form.text]) if form.kind is FormKind.FOREIGN else decisions[form.text]
-        for form in forms
-    )
+    foreign = _react(policy)
+
+    def decide(form: Form) -> Decision:
+        decision = decisions[form.text]
+        return foreign if form.kind is FormKind.FOREIGN and decision.action is not Action.ALLOW else decision
+
+    return tuple(map(decide, forms))
 
 
-def _react(policy: Policy, decision: Decision) -> Decision:
-    """Return the decision for another family's form: a source that may write it may; for others `foreign` decides."""
-    if decision.action is Action.ALLOW:
-        return decision
+def _react(policy: Policy) -> Decision:
     match policy.foreign:
         case Reaction.LOG:
             action = Action.LOG

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +19,9 @@ from guardtok.errors import (
     TokenizerMismatchError,
     UnknownTokenizerError,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GUARD = Guard.load("chatml", "guardtok", sinks=())
 PIECES = st.text(max_size=8) | st.sampled_from(["<|im_end|>", "<|im_", "start|>", "\ud800", "\0"])
@@ -172,6 +178,26 @@ def test_custom_tokens_get_ids_and_are_guarded_from_the_start() -> None:
     assert guard.tokenizer.decode_bytes([taken - 1, taken]) == b"<|tool|><|/tool|>"
     with pytest.raises(TokenizerError, match="taken"):
         Guard(parse('custom_tokens: {"<|tool|>": 65}\nsources: {"*": {default: escape}}\n'), tokenizer)
+
+
+def test_a_new_token_before_locked_ones_takes_a_free_id(tmp_path: Path) -> None:
+    """What a lock pins is taken, so a token that is put in front gets the next id and moves nobody."""
+    tokenizer = load_tokenizer("guardtok")
+    free = tokenizer.n_vocab
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        'guardtok: 1\ncustom_tokens: {"<|new|>": auto, "<|a|>": auto, "<|b|>": auto}\n'
+        'sources: {template: {default: allow}, "*": {default: escape}}\n'
+    )
+    lock = {"guardtok_lock": 1, "tokenizer": "guardtok", "fingerprint": tokenizer.fingerprint}
+    pinned = {"<|a|>": free, "<|b|>": free + 1}
+    file.with_name("mine.lock.json").write_text(json.dumps(lock | {"ids": pinned}))
+    guard = Guard.load(file, tokenizer, sinks=())
+    assert guard.encode("<|new|><|a|><|b|>", source="template").ids == [free + 2, free, free + 1]
+    other = Guard.load("chatml", "guardtok").tokenizer
+    assert other is not None
+    with pytest.raises(TokenizerMismatchError, match="mine.lock.json"):
+        Guard.load(file, other.with_custom_tokens({"<|x|>": free + 9}))
 
 
 def test_unknown_token_in_a_policy_suggests_the_near_one() -> None:
