@@ -196,7 +196,7 @@ def test_a_new_token_before_locked_ones_takes_a_free_id(tmp_path: Path) -> None:
     assert guard.encode("<|new|><|a|><|b|>", source="template").ids == [free + 2, free, free + 1]
     other = Guard.load("chatml", "guardtok").tokenizer
     assert other is not None
-    with pytest.raises(TokenizerMismatchError, match="mine.lock.json"):
+    with pytest.raises(TokenizerMismatchError, match=r"mine\.lock\.json"):
         Guard.load(file, other.with_custom_tokens({"<|x|>": free + 9}))
 
 
