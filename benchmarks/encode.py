@@ -2,8 +2,8 @@
 
 The two sides of a pair are timed one right after the other, so that a drift of the machine's speed hits both, and the
 figure is the median of the pairs' ratios. Violations go to the default sink, with structlog set up as a service would:
-JSON lines with a time stamp, to the null device. The raw side is tiktoken with its own special tokens alone, which is its
-quickest. Clean text is Python's standard library; `forms` is nothing but the policy's 300 forms in turn.
+JSON lines with a time stamp, to the null device. The raw side is tiktoken with its own special tokens alone, which is
+its quickest. Clean text is Python's standard library; `forms` is nothing but the policy's 300 forms in turn.
 
     python -m benchmarks.encode [--smoke] [--json FILE] [--tokenizer cl100k_base]
 """
@@ -78,7 +78,7 @@ CASES = [
 
 
 def main() -> int:
-    """Measure, print the table, write it as JSON where asked. A missed aim is a figure, not a failure: the status is 0."""
+    """Measure, print the table, write it as JSON where asked. A missed aim is a figure, not a failure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a moment per case: does it run, not how fast")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -213,7 +213,7 @@ def grow(side: str, name: str) -> int:
 
 
 def import_cost(rounds: int) -> float:
-    """Return by how many milliseconds `import guardtok` is slower than `import tiktoken, pydantic`: a median of pairs."""
+    """Return the milliseconds that `import guardtok` adds to `import tiktoken, pydantic`: a median of pairs."""
 
     def start(statement: str) -> float:
         return timed(lambda: subprocess.run([sys.executable, "-c", statement], check=True), 1)
