@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from guardtok.policy.model import LogText
 from guardtok.scan import find
-from guardtok.violation import Action, Verdict, Violation, broken, visible
+from guardtok.violation import Action, Verdict, Violation, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,12 +90,13 @@ class Report:
         run = self.intake.runs[finding.run]
         policy, tokenizer = self.ruleset.policy, self.ruleset.tokenizer
         return Violation(
-            rule=finding.rule,
-            token=broken(form.text),
+            # A rule spells its selector, a path the caller's keys, and one form may lie inside another.
+            rule=defuse(finding.rule, self.ruleset),
+            token=defuse(form.text, self.ruleset),
             token_id=form.token_id,
             role=str(form.role) if form.role is not None else None,
             source=finding.source,
-            path=run.path,
+            path=defuse(run.path, self.ruleset),
             start=self.intake.caller_position(run, start),
             end=self.intake.caller_position(run, min(end, run.end)),
             form="exact",
@@ -144,7 +145,7 @@ def refuse_intake(
         token_id=None,
         role=None,
         source="+".join(sources),
-        path=text.runs[0].path,
+        path=defuse(text.runs[0].path, ruleset),
         start=0,
         end=len(text),
         form="exact",
@@ -166,7 +167,7 @@ def _digest(text: str, key: bytes) -> str:
 
 def defuse(text: str, ruleset: Ruleset) -> str:
     """Return `text` for eyes: forms broken after their first character, unprintable characters escaped."""
-    data = text.encode()
+    data = text.encode("utf-8", "backslashreplace")  # A path may hold half a surrogate pair.
     breaks = {start + len(data[start:end].decode()[0].encode()) for _, start, end in find(data, ruleset)}
     borders = [0, *sorted(breaks), len(data)]
     return visible("_".join(data[a:b].decode() for a, b in pairwise(borders)))

@@ -260,7 +260,7 @@ def test_a_block_of_the_policy_raises_whatever_the_caller_says() -> None:
     ):
         with pytest.raises(RefusedError) as refused:
             call()
-        assert refused.value.violations[-1].rule == "user.block[<|im_start|>]"
+        assert refused.value.violations[-1].rule == "user.block[<_|im_start|>]"
 
 
 def test_a_monitor_raises_only_for_the_caller() -> None:
