@@ -241,6 +241,17 @@ def strings(draw: st.DrawFn, forms: Sequence[str] = (*FORMS, *FOREIGN, *MARKERS)
 
 
 @st.composite
+def nested(draw: st.DrawFn) -> str:
+    """Draw a string in which forms stand inside forms, so that what is left of one might make another."""
+    text = draw(strings(max_size=2))
+    for _ in range(draw(st.integers(1, 4))):
+        form = draw(st.sampled_from(FORMS))
+        cut = draw(st.integers(0, len(form)))
+        text = form[:cut] + text + form[cut:]
+    return text
+
+
+@st.composite
 def texts(
     draw: st.DrawFn, forms: Sequence[str] = (*FORMS, *FOREIGN, *MARKERS), sources: Sequence[str] = SOURCES
 ) -> Text:
