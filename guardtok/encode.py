@@ -57,9 +57,6 @@ class Encoded:
         self._ends = ends
         self._report = report
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def __repr__(self) -> str:
         return f"<Encoded {len(self.ids)} ids, {self._report.decided.count} violations>"
 

@@ -14,7 +14,6 @@ import socket
 import stat
 import tempfile
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -178,7 +177,7 @@ def _find(file: RankFile, folder: str) -> bytes:
 def _find_here(file: RankFile, folder: str) -> bytes | None:
     """Return the bytes of a known file if this machine has them."""
     if file is EMBEDDED_FILE:
-        return _matching(resources.files("guardtok").joinpath("data/guardtok.tiktoken").read_bytes(), file)
+        return _matching(Path(__file__).with_name("data").joinpath("guardtok.tiktoken").read_bytes(), file)
     for name in file.file_names if folder else ():
         data = _read(Path(folder, name))
         if data is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from guardtok.scan import find
 from guardtok.violation import Action, Verdict, Violation, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from guardtok.decide import Decided, Finding
     from guardtok.errors import LimitError, SurrogateError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from guardtok.ruleset import Ruleset
     from guardtok.text import Text
 
-LOGGED_GROUPS = 16
+LOGGED_GROUPS = 8
 """So many records of one call go to the sinks, each with a count; the rest are summed up."""
 
 _AROUND = 24
@@ -52,22 +53,24 @@ class Report:
 
     def violations(self) -> tuple[Violation, ...]:
         """Return one record per finding, in the order of the text, at most `limits.max_violations`."""
-        return tuple(self._write(finding, 1) for finding in self.decided.findings)
+        write = self._writer()
+        return tuple([write(finding, 1) for finding in self.decided.findings])
 
     def groups(self) -> Iterator[Violation]:
         """Yield what a log gets: one record per form, rule, source and path, its place that of the first occurrence.
 
-        A vocabulary has a thousand forms, and a text can hold them all: after sixteen records, those of one rule,
+        A vocabulary has a thousand forms, and a text can hold them all: after eight records, those of one rule,
         source and action are one record, whose token is `*`. The counts are always whole.
         """
+        write = self._writer()
         groups = self.decided.groups
         for finding, count in groups[:LOGGED_GROUPS]:
-            yield self._write(finding, count)
+            yield write(finding, count)
         rest: dict[tuple[str, str, Action], list[tuple[Finding, int]]] = {}
         for finding, count in groups[LOGGED_GROUPS:]:
             rest.setdefault((finding.rule, finding.source, finding.action), []).append((finding, count))
         for others in rest.values():
-            record = self._write(others[0][0], sum(count for _, count in others))
+            record = write(others[0][0], sum(count for _, count in others))
             yield replace(record, token="*", token_id=None, role=None) if len(others) > 1 else record  # noqa: S106
 
     def refusal(self) -> tuple[str, tuple[Violation, ...]]:
@@ -77,44 +80,52 @@ class Report:
             return "", self.violations()
         found = self.violations()
         if refused not in self.decided.findings:
-            found = (self._write(refused, 1), *found)
+            found = (self._writer()(refused, 1), *found)
         return self.ruleset.forms[refused.match[0]].text, found
 
     def verdict(self) -> Verdict:
         """Return what the policy says of the text."""
         return Verdict(self.decided.action, self.violations(), self.decided.count)
 
-    def _write(self, finding: Finding, count: int) -> Violation:
-        index, start, end = finding.match
-        form = self.ruleset.forms[index]
-        run = self.intake.runs[finding.run]
-        policy, tokenizer = self.ruleset.policy, self.ruleset.tokenizer
-        return Violation(
-            # A rule spells its selector, a path the caller's keys, and one form may lie inside another.
-            rule=defuse(finding.rule, self.ruleset),
-            token=defuse(form.text, self.ruleset),
-            token_id=form.token_id,
-            role=str(form.role) if form.role is not None else None,
-            source=finding.source,
-            path=defuse(run.path, self.ruleset),
-            start=self.intake.caller_position(run, start),
-            end=self.intake.caller_position(run, min(end, run.end)),
-            form="exact",
-            count=count,
-            action=finding.action,
-            mode=finding.mode,
-            policy=policy.name,
-            policy_digest=policy.digest,
-            tokenizer=tokenizer.name if tokenizer is not None else None,
-            request_id=self.request_id,
-            digest=self._digest(start, end, finding.run),
-            excerpt=self._excerpt(start, end) if policy.log is LogText.EXCERPT else None,
-        )
+    def _writer(self) -> Callable[[Finding, int], Violation]:
+        """Return a function that writes records and spells or digests no string twice: there can be a thousand."""
+        ruleset, intake = self.ruleset, self.intake
+        policy = ruleset.policy
+        tokenizer = ruleset.tokenizer.name if ruleset.tokenizer is not None else None
+        # A rule spells its selector, a path the caller's keys, an id what a client sent, and a form may hold another.
+        spell = cache(partial(defuse, ruleset=ruleset))
+        digest = cache(self._digest)
+        request_id = spell(self.request_id) if self.request_id is not None else None
 
-    def _digest(self, start: int, end: int, run_index: int) -> str:
-        """Digest the matched characters, or the whole string that they are in where the policy lets a log know it."""
-        if self.ruleset.policy.log is not LogText.NEVER:
-            start, end = self._string_around(run_index)
+        def write(finding: Finding, count: int) -> Violation:
+            index, start, end = finding.match
+            form = ruleset.forms[index]
+            run = intake.runs[finding.run]
+            span = (start, end) if policy.log is LogText.NEVER else self._string_around(finding.run)
+            return Violation(
+                rule=spell(finding.rule),
+                token=spell(form.text),
+                token_id=form.token_id,
+                role=form.role.value if form.role is not None else None,
+                source=finding.source,
+                path=spell(run.path),
+                start=intake.caller_position(run, start),
+                end=intake.caller_position(run, min(end, run.end)),
+                form="exact",
+                count=count,
+                action=finding.action,
+                mode=finding.mode,
+                policy=policy.name,
+                policy_digest=policy.digest,
+                tokenizer=tokenizer,
+                request_id=request_id,
+                digest=digest(*span),
+                excerpt=self._excerpt(start, end) if policy.log is LogText.EXCERPT else None,
+            )
+
+        return write
+
+    def _digest(self, start: int, end: int) -> str:
         return _digest(self.intake.text[start:end], self.key)
 
     def _string_around(self, index: int) -> tuple[int, int]:

@@ -194,7 +194,7 @@ def _check_binding(policy: Policy, tokenizer: Tokenizer) -> None:
 
 
 def _add_custom_tokens(policy: Policy, tokenizer: Tokenizer) -> Tokenizer:
-    """Give `auto` tokens their ids, from the lock file where there is one, and add all of them to the tokenizer."""
+    """Give `auto` tokens their ids, from the lock file or from the tokenizer if it has them, and add them all to it."""
     if not policy.custom_tokens:
         return tokenizer
     lock = policy.lock
@@ -205,11 +205,13 @@ def _add_custom_tokens(policy: Policy, tokenizer: Tokenizer) -> Tokenizer:
             f"guardtok tokens {tokenizer.name} --policy {policy.place} --lock --update."
         )
     ids: dict[str, int] = {}
+    own = {token.form: token.id for token in tokenizer.control_tokens}
     free = tokenizer.n_vocab
     taken = {token.id for token in policy.custom_tokens if token.id is not None}
     taken.update(lock.ids.values() if lock is not None else ())
     for token in policy.custom_tokens:
         pinned = lock.ids.get(token.form) if lock is not None and token.id is None else token.id
+        pinned = own.get(token.form) if pinned is None else pinned
         if pinned is None:
             while free in taken:
                 free += 1

@@ -30,7 +30,6 @@ def vocab() -> Callable[[str], Tokenizer]:
     Where its file is nowhere to be found the test is skipped, or fails if `GUARDTOK_REQUIRE_VOCAB` is 1.
     """
     from guardtok.encodings import load_tokenizer
-
     from guardtok.errors import UnknownTokenizerError
 
     @functools.cache

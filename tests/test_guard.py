@@ -50,7 +50,7 @@ def test_a_plain_string_needs_a_source() -> None:
 def test_chatml_never_raises_because_of_content(text: str) -> None:
     """The policy to start with is an error on nothing."""
     out = GUARD.encode(text, source="user")
-    assert len(out) == len(out.ids) == GUARD.count(text, source="user")
+    assert len(out.ids) == GUARD.count(text, source="user")
 
 
 @given(HOSTILE)
@@ -176,6 +176,9 @@ def test_custom_tokens_get_ids_and_are_guarded_from_the_start() -> None:
     assert max(guard.encode(forms, source="user").ids) < tokenizer.n_vocab
     assert guard.tokenizer is not None
     assert guard.tokenizer.decode_bytes([taken - 1, taken]) == b"<|tool|><|/tool|>"
+    assert guard.tokenizer is not None
+    again = Guard(guard.policy, guard.tokenizer, sinks=())
+    assert again.encode(forms, source="template").ids == [taken - 1, taken, taken + 1]
     with pytest.raises(TokenizerError, match="taken"):
         Guard(parse('custom_tokens: {"<|tool|>": 65}\nsources: {"*": {default: escape}}\n'), tokenizer)
 

@@ -39,6 +39,7 @@ def problem_of(text: str) -> str:
 
 
 MISTAKES = {
+    "the character of a gap": ('forms: ["<|\ufffd|>"]', "2:9", "holds U+FFFD"),
     "unquoted @": ("sources: {user: {block: [@turn]}}", "2:26", 'Quote it: "@turn".'),
     "unquoted @ in a block list": ("sources:\n  user:\n    block:\n      - @turn", "5:9", 'Quote it: "@turn".'),
     "unquoted [INST]": ("sources: {user: {block: [INST]}}", "2:26", 'quote it: "[INST]"'),

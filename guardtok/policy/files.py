@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from importlib import resources
 from pathlib import Path
 
 from guardtok.errors import PolicyError, Problem, near_match
@@ -91,6 +90,6 @@ def same_file(one: Path, other: Path) -> bool:
 
 def _shipped_folder() -> Path:
     """Return the folder of the shipped policies: inside the package where it is installed, beside it in a checkout."""
-    package = Path(str(resources.files("guardtok")))
+    package = Path(__file__).parents[1]  # importlib.resources would cost more than the whole load.
     inside = package / "policies"
     return inside if inside.is_dir() else package.parent / "policies"

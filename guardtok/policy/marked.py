@@ -265,9 +265,10 @@ class _Builder:
         joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         lone = any("\ud800" <= c <= "\udfff" for c in text) and "\ufffd" in joined
         if lone or "\0" in joined:
+            joined = joined.replace("\ufffd", "?").replace("\0", "?")  # Said here, and not once more as a form's fault.
             fact = f"{'A lone surrogate' if lone else 'NUL'} cannot be part of a policy."
             self._problem(event.start_mark, fact, "Take it out.")
-        return joined.replace("\0", "\ufffd")
+        return joined
 
     def _refuse_cleverness(self, event: ev.Event) -> None:
 

@@ -95,6 +95,9 @@ class _Checker:
         for form, place in [*places, *((form, self._place(("custom_tokens", form), key=True)) for form in custom)]:
             if is_builtin(form):
                 yield Problem(place, f"{shown(form)} is a built-in group and cannot be a form.", "Spell it otherwise.")
+            if "\ufffd" in form:
+                fact = f"{shown(form)} holds U+FFFD, which guardtok itself writes where `strip` leaves a gap."
+                yield Problem(place, fact, "Spell it without.")
 
     def sources(self) -> Iterator[Problem]:
         for name, rules in self._file.sources.items():
@@ -122,7 +125,10 @@ class _Checker:
                 fact = f"There is no group {shown(word)}."
                 mend = near_match(word, (*self._groups, *builtin_names()))
                 if word.isupper() or not mend:
-                    mend = f'Declare it under `groups`; if it is a form in brackets, quote it: "[{word}]".'
+                    mend = (
+                        "Declare it under `groups`; a form that is a bare word under `forms` too; "
+                        f'for one in brackets, quote it: "[{word}]".'
+                    )
             case Level.GROUP | Level.PATTERN | Level.LITERAL:
                 return
         yield Problem(self._place(path), fact, mend.strip())

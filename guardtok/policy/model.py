@@ -104,7 +104,7 @@ class SourceRules:
         name: The source, or `*`.
         default: The action for what no entry selects, or None where `*` decides.
         entries: The entries, the child's own before those it inherits.
-        mode: The source's own mode, or None where the policy's holds.
+        mode: The source's own mode, or None where that of `*`, or else the policy's, holds.
         lookalikes: The source's own reaction to look-alikes, or None where the policy's holds.
         mark: Where the source is declared.
     """
