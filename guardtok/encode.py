@@ -7,14 +7,16 @@ its merges made of the text.
 
 from __future__ import annotations
 
+from array import array
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.attribute import attribute
 from guardtok.errors import GuardtokError, MissingExtraError, TokenizerError, VerificationError, is_failure
 from guardtok.layout import lay_out
 from guardtok.records import defuse
 from guardtok.scan import find
-from guardtok.violation import broken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,16 +36,16 @@ _MINT = object()
 class Encoded:
     """Ids that were proven, with what was found on the way. Only guardtok makes them.
 
+    A pickled copy carries its ids, violations, sources and display, and neither the text nor the key of the digests.
+
     Attributes:
         ids: The token ids.
         fingerprint: Fingerprint of the ruleset (policy × tokenizer) that they were made under.
     """
 
-    __slots__ = ("_ends", "_pieces", "_report", "fingerprint", "ids")
+    __slots__ = ("_account", "fingerprint", "ids")
 
-    def __init__(
-        self, mint: object, ids: list[int], pieces: tuple[Piece, ...], ends: tuple[int, ...], report: Report
-    ) -> None:
+    def __init__(self, mint: object, ids: list[int], fingerprint: str, account: _Live | _Kept) -> None:
         """Refuse to be called by anybody else: an `Encoded` that was not checked would vouch for nothing.
 
         Raises:
@@ -52,16 +54,14 @@ class Encoded:
         if mint is not _MINT:
             raise TypeError("Encoded comes from Guard.encode alone: ids that were not checked would vouch for nothing.")
         self.ids = ids
-        self.fingerprint = report.ruleset.fingerprint
-        self._pieces = pieces
-        self._ends = ends
-        self._report = report
+        self.fingerprint = fingerprint
+        self._account = account
 
     def __repr__(self) -> str:
-        return f"<Encoded {len(self.ids)} ids, {self._report.decided.count} violations>"
+        return f"<Encoded {len(self.ids)} ids under {self.fingerprint[:19]}…>"
 
     def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
-        return _remint, (self.ids, self._pieces, self._ends, self._report)
+        return _remint, (self.ids, self.fingerprint, _Kept(self.violations, self.sources, self.display()))
 
     @property
     def array(self) -> npt.NDArray[np.uint32]:
@@ -79,7 +79,7 @@ class Encoded:
     @property
     def violations(self) -> tuple[Violation, ...]:
         """What the policy did not allow, in the order of the text, at most `limits.max_violations`."""
-        return self._report.violations()
+        return self._account.violations
 
     @property
     def sources(self) -> tuple[frozenset[str], ...]:
@@ -88,19 +88,47 @@ class Encoded:
         An id that covers part of a character counts for that character's source. Where a tokenizer's ids do not spell
         the text (it normalises), every id of the run counts for all the run's sources.
         """
-        return tuple(attribute(self.ids, self._pieces, self._ends, self._report.intake, self._report.ruleset))
+        return self._account.sources
 
     def display(self) -> str:
         """Return the output for eyes, not for re-encoding: control tokens as `⟦form⟧`, every form broken."""
-        ruleset = self._report.ruleset
-        return "".join(
-            defuse(piece.text, ruleset) if piece.token_id is None else f"⟦{broken(piece.text)}⟧"
-            for piece in self._pieces
-        )
+        return self._account.display
 
 
-def _remint(ids: list[int], pieces: tuple[Piece, ...], ends: tuple[int, ...], report: Report) -> Encoded:
-    return Encoded(_MINT, ids, pieces, ends, report)
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """How ids came about, written out when somebody asks."""
+
+    ids: list[int]
+    pieces: tuple[Piece, ...]
+    ends: tuple[int, ...]
+    report: Report
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        return self.report.violations()
+
+    @property
+    def sources(self) -> tuple[frozenset[str], ...]:
+        return tuple(attribute(self.ids, self.pieces, self.ends, self.report.intake, self.report.ruleset))
+
+    @property
+    def display(self) -> str:
+        spelled = ((defuse(piece.text, self.report.ruleset), piece.token_id) for piece in self.pieces)
+        return "".join(text if token_id is None else f"⟦{text}⟧" for text, token_id in spelled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The same, written out already, for a pickle."""
+
+    violations: tuple[Violation, ...]
+    sources: tuple[frozenset[str], ...]
+    display: str
+
+
+def _remint(ids: list[int], fingerprint: str, account: _Kept) -> Encoded:
+    return Encoded(_MINT, ids, fingerprint, account)
 
 
 def encode(report: Report) -> Encoded:
@@ -122,7 +150,8 @@ def encode(report: Report) -> Encoded:
             ids = encode_ordinary(piece.text, report.ruleset, at_start=True)
         pieces.append(piece)
         ends.append(len(ids))
-    return Encoded(_MINT, ids, tuple(pieces), tuple(ends), report)
+    account = _Live(ids, tuple(pieces), tuple(ends), report)
+    return Encoded(_MINT, ids, report.ruleset.fingerprint, account)
 
 
 def encode_ordinary(text: str, ruleset: Ruleset, *, at_start: bool) -> list[int]:
@@ -141,12 +170,12 @@ def encode_ordinary(text: str, ruleset: Ruleset, *, at_start: bool) -> list[int]
             "This guard has no tokenizer: it can check, not encode. Load it with one: Guard.load(policy, tokenizer=…)."
         )
     ids = _call(tokenizer, text, at_start=at_start)
-    if tokenizer.reserved_ids.isdisjoint(ids):
+    if ruleset.reserved.isdisjoint(ids):
         return ids
     ids = []
     for part in _take_apart(text, ruleset):
         ids += _call(tokenizer, part, at_start=at_start and not ids)
-    leaked = tokenizer.reserved_ids.intersection(ids)
+    leaked = ruleset.reserved.intersection(ids)
     if leaked:
         token_id = min(leaked)
         raise VerificationError(
@@ -159,7 +188,10 @@ def encode_ordinary(text: str, ruleset: Ruleset, *, at_start: bool) -> list[int]
 
 def _call(tokenizer: Tokenizer, text: str, *, at_start: bool) -> list[int]:
     try:
-        return tokenizer.encode_ordinary(text, at_start=at_start)
+        ids = tokenizer.encode_ordinary(text, at_start=at_start)
+        # A snapshot is what gets proven, and what is returned: not a list that somebody else still holds, and not
+        # something that gives other ids when it is read again. tiktoken makes a new list of ints each time.
+        return ids if isinstance(tokenizer, TiktokenTokenizer) else array("I", ids).tolist()
     except GuardtokError:
         raise
     except BaseException as error:
@@ -175,7 +207,8 @@ def _call(tokenizer: Tokenizer, text: str, *, at_start: bool) -> list[int]:
 
 def _take_apart(text: str, ruleset: Ruleset) -> Iterator[str]:
     data = text.encode()
-    borders = sorted({start + len(data[start:end].decode()[0].encode()) for _, start, end in find(data, ruleset)})
+    found = find(data, ruleset.automata)
+    borders = sorted({start + len(data[start:end].decode()[0].encode()) for _, start, end in found})
     for low, high in zip([0, *borders], [*borders, len(data)], strict=True):
         if low < high:
             yield data[low:high].decode()

@@ -17,7 +17,7 @@ from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.decide import decide
 from guardtok.encode import Encoded, encode, encode_ordinary
 from guardtok.encodings import load_tokenizer
-from guardtok.errors import DigestKeyError, LimitError, RefusedError, SurrogateError
+from guardtok.errors import DigestKeyError, LimitError, NotTextError, RefusedError, SurrogateError
 from guardtok.guarded_encoding import GuardedEncoding
 from guardtok.intake import take_in
 from guardtok.layout import lay_out
@@ -72,8 +72,8 @@ class Guard:
         digest_key: bytes | None = None,
     ) -> None:
         key = secrets.token_bytes(32) if digest_key is None else digest_key
-        if not 1 <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
-            raise DigestKeyError(f"A digest key has 1 to 64 bytes, not {len(key)}. Take secrets.token_bytes(32).")
+        if type(key) is not bytes or not 1 <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
+            raise DigestKeyError("A digest key is bytes, 1 to 64 of them. Take secrets.token_bytes(32).")
         self._fill(bind(policy, tokenizer), tuple(sinks), key)
 
     def _fill(self, ruleset: Ruleset, sinks: tuple[Sink, ...], key: bytes) -> None:
@@ -172,6 +172,8 @@ class Guard:
             RefusedError: For the first text that the policy refuses.
             GuardtokError: Whatever else `encode` raises, for the first text that makes it.
         """
+        if isinstance(texts, str):
+            raise NotTextError("A batch is an iterable of texts, not a str: encode it alone, or put it into a list.")
         encoded = []
         for index, text in enumerate(texts):
             if source is None or isinstance(text, Text):
@@ -192,10 +194,7 @@ class Guard:
         try:
             report = self._inspect(self._ruleset, text, source, request_id)
         except (LimitError, SurrogateError) as error:
-            labelled = text if isinstance(text, Text) else Text(text, source=source or UNKNOWN)
-            verdict = refuse_intake(error, labelled, self._ruleset, self._key, request_id)
-            emit(verdict.violations, self._sinks)
-            return verdict
+            return self._record_refusal(error, text, source, request_id)
         emit(report.groups(), self._sinks)
         return report.verdict()
 
@@ -240,12 +239,25 @@ class Guard:
 
     def _examine(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
         """Inspect a text, emit what was found, and raise if the policy refuses it."""
-        report = self._inspect(ruleset, text, source, request_id)
+        try:
+            report = self._inspect(ruleset, text, source, request_id)
+        except (LimitError, SurrogateError) as error:
+            self._record_refusal(error, text, source, request_id)
+            raise
         if report.decided.groups:
             emit(report.groups(), self._sinks)
         if report.decided.refused is not None:
             raise RefusedError(*report.refusal())
         return report
+
+    def _record_refusal(
+        self, error: LimitError | SurrogateError, text: str, source: str | None, request_id: str | None
+    ) -> Verdict:
+        """Emit that a text was refused before it could be scanned, and return that as a verdict."""
+        labelled = text if isinstance(text, Text) else Text(text, source=source or UNKNOWN)
+        verdict = refuse_intake(error, labelled, self._ruleset, self._key, request_id)
+        emit(verdict.violations, self._sinks)
+        return verdict
 
 
 def _restore(ruleset: Ruleset, sinks: tuple[Sink, ...], key: bytes) -> Guard:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from guardtok.errors import LimitError, MissingSourceError, NotTextError, SurrogateError, UnknownSourceError, near_match
 from guardtok.policy.model import Surrogates
-from guardtok.text import UNKNOWN, Run, Text
+from guardtok.text import Run, Text
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -53,8 +54,7 @@ class Intake:
 def take_in(text: str, source: str | None, *, known: Collection[str], limits: Limits, surrogates: Surrogates) -> Intake:
     """Make a text ready: check its source and size, copy it to an exact `str`, repair surrogates.
 
-    Surrogate pairs become the character that they spell, as in tiktoken. A pair whose halves come from two sources
-    becomes a character of source `unknown`.
+    Surrogate pairs become the character that they spell, as in tiktoken; halves that two sources wrote stay halves.
 
     Args:
         text: A `Text`, or a plain string together with `source`.
@@ -72,6 +72,8 @@ def take_in(text: str, source: str | None, *, known: Collection[str], limits: Li
     """
     runs = _label(text, source)
     for name in (source,) if source is not None else {run.source for run in runs}:
+        if not isinstance(name, str):
+            raise UnknownSourceError(f"A source is named by a str, not by a {type(name).__name__}: source='user'.")
         if name not in known:
             raise UnknownSourceError(
                 f"Source {name[:64]!r} is neither built in nor declared by the policy.{near_match(name, known)} "
@@ -83,10 +85,19 @@ def take_in(text: str, source: str | None, *, known: Collection[str], limits: Li
             "Cut it, or raise `limits.max_chars`."
         )
     exact = str.__str__(text)
+    data = _encode(exact)
+    return _repair(exact, runs, surrogates) if data is None else Intake(exact, data, runs)
+
+
+def _encode(text: str) -> bytes | None:
+    """Return the text as UTF-8, or None where it holds surrogates.
+
+    The error is dropped here, for it quotes the whole text and would be the context of any that is raised later.
+    """
     try:
-        return Intake(exact, exact.encode(), runs)
+        return text.encode()
     except UnicodeEncodeError:
-        return _repair(exact, runs, surrogates)
+        return None
 
 
 def _start(run: Run) -> int:
@@ -112,6 +123,7 @@ def _label(text: str, source: str | None) -> tuple[Run, ...]:
 
 def _repair(text: str, runs: tuple[Run, ...], surrogates: Surrogates) -> Intake:
     """Join surrogate pairs and replace lone surrogates by U+FFFD; move the runs along."""
+    borders = {run.start for last, run in pairwise(runs) if last.source != run.source}
     pieces: list[str] = []
     pairs: list[int] = []  # position of each pair's first half, in the old text
     last = 0
@@ -119,7 +131,8 @@ def _repair(text: str, runs: tuple[Run, ...], surrogates: Surrogates) -> Intake:
         pieces.append(text[last : found.start()])
         last = found.end()
         unit = found.group()
-        if len(unit) == 2:  # noqa: PLR2004 - a surrogate pair has two halves
+        # Two sources that write half a character each have written two halves, and no character of either.
+        if len(unit) == 2 and found.start() + 1 not in borders:  # noqa: PLR2004 - a surrogate pair has two halves
             pieces.append(unit.encode("utf-16-le", "surrogatepass").decode("utf-16-le"))
             pairs.append(found.start())
         elif surrogates is Surrogates.REFUSE:
@@ -128,7 +141,7 @@ def _repair(text: str, runs: tuple[Run, ...], surrogates: Surrogates) -> Intake:
                 "Send well-formed Unicode, or say `surrogates: replace`."
             )
         else:
-            pieces.append("\ufffd")
+            pieces.append("\ufffd" * len(unit))
     pieces.append(text[last:])
     repaired = "".join(pieces)
     shared = {run.start - 1 for run in runs[1:]}.intersection(pairs)  # pairs with one half in each of two runs
@@ -143,13 +156,12 @@ def _repair(text: str, runs: tuple[Run, ...], surrogates: Surrogates) -> Intake:
 def _move(runs: tuple[Run, ...], pairs: list[int], shared: set[int]) -> tuple[Run, ...]:
     """Return the runs in characters of the repaired text; a pair that two runs spelled becomes a run of its own."""
     moved: list[Run] = []
-    for index, run in enumerate(runs):
+    for run in runs:
         start = run.start + (run.start - 1 in shared)
         end = run.end - (run.end - 1 in shared)
         low, high = start - bisect_left(pairs, start), end - bisect_left(pairs, end)
         if start < end:
             moved.append(Run(low, high, run.source, run.path, run.offset + start - run.start))
         if end < run.end:
-            source = run.source if run.source == runs[index + 1].source else UNKNOWN
-            moved.append(Run(high, high + 1, source, run.path, run.offset + end - run.start))
+            moved.append(Run(high, high + 1, run.source, run.path, run.offset + end - run.start))
     return tuple(moved)

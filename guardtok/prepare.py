@@ -70,8 +70,13 @@ def parse_statement(template: str) -> Statement:
     """Parse a template whose fields are written `{name:source}`; `{{` and `}}` stand for braces.
 
     Raises:
-        FieldError: A field without a name or a source, one name with two sources, a conversion, a lone brace.
+        FieldError: A field without a name or a source, one name with two sources, a conversion, a lone brace; a `Text`
+            that not the template wrote, or no string.
     """
+    if not isinstance(template, str):
+        raise FieldError(f"A template is a str, not a {type(template).__name__}.")
+    if isinstance(template, Text) and any(run.source != TEMPLATE for run in template.runs):
+        raise FieldError("A template is code: this Text was written by others. Put what they wrote into a field.")
     parts: list[str | Field] = []
     sources: dict[str, str] = {}
     try:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import pairwise
+from itertools import groupby, pairwise, repeat
 from typing import TYPE_CHECKING
 
 from guardtok.policy.model import LogText
+from guardtok.ruleset import catalogue_automata
 from guardtok.scan import find
-from guardtok.violation import Action, Verdict, Violation, visible
+from guardtok.violation import Action, Mode, Verdict, Violation, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,13 +96,14 @@ class Report:
         # A rule spells its selector, a path the caller's keys, an id what a client sent, and a form may hold another.
         spell = cache(partial(defuse, ruleset=ruleset))
         digest = cache(self._digest)
+        strings = list(self._strings()) if policy.log is not LogText.NEVER else []
         request_id = spell(self.request_id) if self.request_id is not None else None
 
         def write(finding: Finding, count: int) -> Violation:
             index, start, end = finding.match
             form = ruleset.forms[index]
             run = intake.runs[finding.run]
-            span = (start, end) if policy.log is LogText.NEVER else self._string_around(finding.run)
+            span = (start, end) if policy.log is LogText.NEVER else strings[finding.run]
             return Violation(
                 rule=spell(finding.rule),
                 token=spell(form.text),
@@ -128,16 +130,11 @@ class Report:
     def _digest(self, start: int, end: int) -> str:
         return _digest(self.intake.text[start:end], self.key)
 
-    def _string_around(self, index: int) -> tuple[int, int]:
-        """Return the stretch of neighbouring runs that share source and path with the run at `index`."""
-        runs = self.intake.runs
-        here = (runs[index].source, runs[index].path)
-        first = last = index
-        while first > 0 and (runs[first - 1].source, runs[first - 1].path) == here:
-            first -= 1
-        while last + 1 < len(runs) and (runs[last + 1].source, runs[last + 1].path) == here:
-            last += 1
-        return runs[first].start, runs[last].end
+    def _strings(self) -> Iterator[tuple[int, int]]:
+        """Yield, for each run, the stretch of neighbouring runs that share its source and path."""
+        for _, neighbours in groupby(self.intake.runs, key=lambda run: (run.source, run.path)):
+            runs = list(neighbours)
+            yield from repeat((runs[0].start, runs[-1].end), len(runs))
 
     def _excerpt(self, start: int, end: int) -> str:
         text = self.intake.text[max(0, start - _AROUND) : end + _AROUND]
@@ -162,11 +159,11 @@ def refuse_intake(
         form="exact",
         count=1,
         action=Action.BLOCK,
-        mode=policy.mode,
+        mode=Mode.ENFORCE,  # Limits bound the work and hold in monitor mode too.
         policy=policy.name,
         policy_digest=policy.digest,
         tokenizer=tokenizer.name if tokenizer is not None else None,
-        request_id=request_id,
+        request_id=defuse(request_id, ruleset) if request_id is not None else None,
         digest=_digest("", key),
     )
     return Verdict(Action.BLOCK, (record,), 1)
@@ -177,8 +174,28 @@ def _digest(text: str, key: bytes) -> str:
 
 
 def defuse(text: str, ruleset: Ruleset) -> str:
-    """Return `text` for eyes: forms broken after their first character, unprintable characters escaped."""
+    """Return `text` for eyes: forms broken after their first character, unprintable characters escaped.
+
+    Broken are the ruleset's forms and those of every family that the catalogue knows: a log can end up anywhere. Where
+    a form is still there when it is broken (it is one character, or has another broken form's spelling), its first
+    character is written as an escape.
+    """
     data = text.encode("utf-8", "backslashreplace")  # A path may hold half a surrogate pair.
-    breaks = {start + len(data[start:end].decode()[0].encode()) for _, start, end in find(data, ruleset)}
+    breaks = {start + width for start, width in _first_characters(data, ruleset)}
     borders = [0, *sorted(breaks), len(data)]
-    return visible("_".join(data[a:b].decode() for a, b in pairwise(borders)))
+    spelled = "_".join(data[a:b].decode() for a, b in pairwise(borders))
+    if breaks:
+        data = spelled.encode()
+        for start, width in sorted(_first_characters(data, ruleset), reverse=True):
+            escaped = data[start : start + width].decode().encode("unicode_escape")
+            escaped = escaped if escaped.startswith(b"\\") else b"\\x%02x" % ord(escaped)
+            data = data[:start] + escaped + data[start + width :]
+        spelled = data.decode()
+    return visible(spelled)
+
+
+def _first_characters(data: bytes, ruleset: Ruleset) -> set[tuple[int, int]]:
+    """Return where each form in UTF-8 text begins, and the width of its first character, in bytes."""
+    starts = {start for _, start, _ in find(data, ruleset.automata)}
+    starts.update(start for _, start, _ in find(data, catalogue_automata()))
+    return {(start, len(data[start : start + 4].decode("utf-8", "ignore")[0].encode())) for start in starts}

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from guardtok.dialects import Kind, catalogue, family, role_of
 from guardtok.errors import LimitError, SurrogateError
 from guardtok.policy.model import ANY_SOURCE, Reaction, Surrogates
-from guardtok.text import UNKNOWN
 from guardtok.violation import Action, Mode
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ class ReferenceResult:
 
 
 def repair(text: Text, policy: Policy) -> list[Character]:
-    """Join surrogate pairs and replace lone surrogates. A pair whose halves are of two sources is `unknown`."""
+    """Join surrogate pairs of one source and replace lone surrogates."""
     if len(text) > policy.limits.max_chars:
         raise LimitError("The text is longer than `limits.max_chars`.")
     whole = str.__str__(text)
@@ -131,12 +130,12 @@ def repair(text: Text, policy: Policy) -> list[Character]:
     repaired: list[Character] = []
     while given:
         first = given.pop(0)
-        if "\ud800" <= first.value <= "\udbff" and given and "\udc00" <= given[0].value <= "\udfff":
+        pair = "\ud800" <= first.value <= "\udbff" and given and "\udc00" <= given[0].value <= "\udfff"
+        if pair and given[0].source == first.source:
             second = given.pop(0)
             value = chr(0x10000 + (ord(first.value) - 0xD800) * 0x400 + ord(second.value) - 0xDC00)
-            source = first.source if first.source == second.source else UNKNOWN
-            one_string = (second.source, second.path, second.offset) == (first.source, first.path, first.offset + 1)
-            repaired.append(Character(value, source, first.path, first.offset, 1 + one_string, one_string))
+            one_string = (second.path, second.offset) == (first.path, first.offset + 1)
+            repaired.append(Character(value, first.source, first.path, first.offset, 1 + one_string, one_string))
         elif "\ud800" <= first.value <= "\udfff":
             if policy.surrogates is Surrogates.REFUSE:
                 raise SurrogateError("The text holds a lone surrogate.")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 from typing_extensions import assert_never
@@ -22,7 +23,7 @@ from guardtok.policy.resolve import Decision, conflicts, resolve, sources_of, un
 from guardtok.violation import Action, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from guardtok.policy.model import Policy
     from guardtok.tokenizer import Role, Tokenizer
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 MAX_FIRST_BYTES = 3
 """So many different first bytes of forms ahocorasick_rs can look for without walking its automaton."""
+
+
+Automata: TypeAlias = "tuple[tuple[int, BytesAhoCorasick], ...]"
+"""Automata, each with the index of the first form that it finds; its matches count from 0."""
 
 
 class FormKind(str, Enum):
@@ -72,12 +77,12 @@ class Ruleset:
         forms: Every form that is looked for; a match names a form by its index.
         table: For each source that the policy knows, the decision for each form.
         modes: The mode of each source.
-        automata: Find the forms in UTF-8. Each finds those from an index on, up to where the next one's begin; its
-            matches count from 0.
+        automata: Find the forms in UTF-8. Each finds those from an index on, up to where the next one's begin.
         prefixes: Proper prefixes of the forms, where some source may `strip`; empty elsewhere.
         longest: Length in characters of the longest form.
         fingerprint: `sha256:…` over the policy's and the tokenizer's.
         inert: For each source, the forms that it may not write as tokens and that, as text, change and raise nothing.
+        reserved: Ids that no ordinary text may come out as: the tokenizer's reserved ids, and those of the forms.
     """
 
     policy: Policy
@@ -85,16 +90,20 @@ class Ruleset:
     forms: tuple[Form, ...] = field(repr=False)
     table: Mapping[str, tuple[Decision, ...]] = field(repr=False)
     modes: Mapping[str, Mode]
-    automata: tuple[tuple[int, BytesAhoCorasick], ...] = field(repr=False)
+    automata: Automata = field(repr=False)
     prefixes: frozenset[str] = field(repr=False)
     longest: int
     fingerprint: str
     inert: Mapping[str, frozenset[int]] = field(init=False, repr=False)
+    reserved: frozenset[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Derive what follows from the table, so that no narrowed copy can carry a stale one."""
         inert = {source: _find_inert(decisions, self.modes[source]) for source, decisions in self.table.items()}
         object.__setattr__(self, "inert", MappingProxyType(inert))
+        own = self.tokenizer.reserved_ids if self.tokenizer is not None else frozenset()
+        ids = (form.token_id for form in self.forms)
+        object.__setattr__(self, "reserved", own.union(token_id for token_id in ids if token_id is not None))
 
     def __reduce__(self) -> tuple[object, tuple[Policy, Tokenizer | None]]:
         # The automata are not picklable, and rebuilding all is quicker than shipping the table.
@@ -122,7 +131,7 @@ def bind(policy: Policy, tokenizer: Tokenizer | None) -> Ruleset:
 
 
 def _rebuild(policy: Policy, tokenizer: Tokenizer | None) -> Ruleset:
-    forms = tuple(sorted(_collect(policy, tokenizer), key=_first_byte))
+    forms = tuple(sorted(_collect(policy, tokenizer), key=lambda form: _first_byte(form.text)))
     universe = _universe(forms)
     problems = (*unknown_tokens(policy, frozenset(catalogue()).union(universe)), *conflicts(policy, universe))
     if problems:
@@ -140,18 +149,24 @@ def _rebuild(policy: Policy, tokenizer: Tokenizer | None) -> Ruleset:
         forms=forms,
         table=MappingProxyType(table),
         modes=MappingProxyType(modes),
-        automata=tuple(_build_automata(forms)),
+        automata=tuple(_build_automata([form.text for form in forms])),
         prefixes=frozenset(prefixes),
         longest=max((len(form.text) for form in forms), default=0),
         fingerprint="sha256:" + hashlib.sha256(identity.encode()).hexdigest(),
     )
 
 
-def _first_byte(form: Form) -> int:
-    return form.text.encode()[0]
+@cache
+def catalogue_automata() -> Automata:
+    """Return automata for every form of the catalogue, those that are common in ordinary text too."""
+    return tuple(_build_automata(sorted(catalogue(), key=_first_byte)))
 
 
-def _build_automata(forms: tuple[Form, ...]) -> Iterator[tuple[int, BytesAhoCorasick]]:
+def _first_byte(form: str) -> int:
+    return form.encode()[0]
+
+
+def _build_automata(forms: Sequence[str]) -> Iterator[tuple[int, BytesAhoCorasick]]:
     """Yield automata for the forms, which are sorted by first byte, each for at most three first bytes.
 
     With so few the library skips to candidates by vector instructions, a hundred times faster than it walks.
@@ -160,11 +175,11 @@ def _build_automata(forms: tuple[Form, ...]) -> Iterator[tuple[int, BytesAhoCora
     firsts: set[int] = set()
     for index, form in enumerate(forms):
         if len(firsts | {_first_byte(form)}) > MAX_FIRST_BYTES:
-            yield begin, BytesAhoCorasick([form.text.encode() for form in forms[begin:index]], MatchKind.Standard)
+            yield begin, BytesAhoCorasick([form.encode() for form in forms[begin:index]], MatchKind.Standard)
             begin, firsts = index, set()
         firsts.add(_first_byte(form))
     if forms:
-        yield begin, BytesAhoCorasick([form.text.encode() for form in forms[begin:]], MatchKind.Standard)
+        yield begin, BytesAhoCorasick([form.encode() for form in forms[begin:]], MatchKind.Standard)
 
 
 def _find_inert(decisions: Iterable[Decision], mode: Mode) -> frozenset[int]:

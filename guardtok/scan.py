@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from guardtok.intake import Intake
-    from guardtok.ruleset import Ruleset
+    from guardtok.ruleset import Automata, Ruleset
     from guardtok.violation import Match
 
 _END = itemgetter(2)
@@ -19,16 +19,16 @@ _END = itemgetter(2)
 
 def scan(intake: Intake, ruleset: Ruleset) -> list[Match]:
     """Return every match in `intake`, positions in characters, ordered by their ends."""
-    found = find(intake.data, ruleset)
+    found = find(intake.data, ruleset.automata)
     if not found or len(intake.data) == len(intake.text):
         return found
     return _count_characters(found, intake.data)
 
 
-def find(data: bytes, ruleset: Ruleset) -> list[Match]:
+def find(data: bytes, automata: Automata) -> list[Match]:
     """Return every match in UTF-8 text, positions in bytes, ordered by their ends."""
     found: list[Match] = []
-    for first, automaton in ruleset.automata:
+    for first, automaton in automata:
         more = automaton.find_matches_as_indexes(data, overlapping=True)
         if first and more:
             more = [(first + form, start, end) for form, start, end in more]

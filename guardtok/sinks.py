@@ -11,7 +11,8 @@ import json
 import logging
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from guardtok.violation import Action
+from guardtok.errors import is_failure
+from guardtok.violation import Action, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -52,12 +53,15 @@ def emit(violations: Iterable[Violation], sinks: Iterable[Sink]) -> None:
         for sink in tuple(working):
             try:
                 sink(violation)
-            except Exception as error:  # noqa: BLE001, PERF203 - whatever a sink raises, the decision stands
-                working.remove(sink)
+            except BaseException as error:  # noqa: PERF203 - each sink fails alone
+                if not is_failure(error):
+                    raise
+                working = [other for other in working if other is not sink]
                 _report(sink, error)
 
 
-def _report(sink: Sink, error: Exception) -> None:
+def _report(sink: Sink, error: BaseException) -> None:
     # The error's own text may quote the record, and its traceback the application's data: only its type is named.
     name = getattr(sink, "__qualname__", type(sink).__name__)
-    logging.getLogger("guardtok").error("guardtok.sink_failed sink=%s error=%s", name, type(error).__name__)
+    what = visible(str(name)), visible(type(error).__name__)
+    logging.getLogger("guardtok").error("guardtok.sink_failed sink=%s error=%s", *what)

@@ -52,7 +52,7 @@ class Text(str):
         path: Where the string came from in a larger object, for the record of a violation.
 
     Raises:
-        NotTextError: `value` is not a string (a `TypeError`).
+        NotTextError: `value`, `source` or `path` is not a string (a `TypeError`).
     """
 
     __slots__ = ("_runs",)
@@ -62,6 +62,9 @@ class Text(str):
         """Label every character of `value` with one source."""
         if not isinstance(value, str):
             raise NotTextError(f"Text needs a str, not {type(value).__name__}.")
+        for name in (source, path):
+            if not isinstance(name, str):
+                raise NotTextError("The source and the path of a Text are strings.")
         self = str.__new__(cls, str.__str__(value))
         length = len(self)
         self._runs = (Run(0, length, source, path, 0),) if length else ()
@@ -138,11 +141,15 @@ def _concatenate(pieces: Iterable[str]) -> Text:
     characters: list[str] = []
     runs: list[Run] = []
     length = 0
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
         if not isinstance(piece, str):
             raise NotTextError(f"A Text joins strings, not {type(piece).__name__}.")
         plain = str.__str__(piece)
         characters.append(plain)
+        if number == 0:
+            runs += runs_of(piece)  # As they are, so that a loop of `+=` copies them and does not make them anew.
+            length = len(plain)
+            continue
         for run in runs_of(piece):
             moved = Run(run.start + length, run.end + length, run.source, run.path, run.offset)
             if runs and _continues(runs[-1], moved):

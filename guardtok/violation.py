@@ -147,7 +147,7 @@ class Verdict:
 
 
 def broken(form: str) -> str:
-    """Return a control form spelled so that nothing parses it and no terminal obeys it.
+    """Return a control form with a break in it, printable. For texts that hold several forms see `records.defuse`.
 
     `_` goes after the first character; control, format and private-use characters become escapes.
     """

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardtok import Encoded, Guard, Policy, RefusedError, Text
+from guardtok import Encoded, Guard, Policy, RefusedError, Text, Violation
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import (
+    DigestKeyError,
     LimitError,
     MissingSourceError,
+    NotTextError,
     PolicyError,
     TokenizerError,
     TokenizerMismatchError,
+    UnknownSourceError,
     UnknownTokenizerError,
 )
 
@@ -105,7 +109,57 @@ def test_batch_does_not_relabel_a_text() -> None:
 def test_encoded_is_made_by_guards_alone() -> None:
     """Nobody can vouch for ids by constructing the class."""
     with pytest.raises(TypeError):
-        Encoded(object(), [1], (), (), None)  # type: ignore[arg-type]
+        Encoded(object(), [1], "", None)  # type: ignore[arg-type]
+
+
+def test_pickled_encoded_carries_neither_text_nor_key() -> None:
+    """What is pickled goes to workers and caches: ids and records, not the prompt, the vocabulary or the key."""
+    guard = Guard(GUARD.policy, GUARD.tokenizer, sinks=(), digest_key=b"the key of the digests")
+    out = guard.encode(Text("<|im_start|>", source="template") + Text("secret <|im_end|>", source="user"))
+    pickled = pickle.dumps(out)
+    assert len(pickled) < 2_000
+    assert b"the key" not in pickled
+    again = pickle.loads(pickled)  # noqa: S301 - this test's own
+    assert (again.ids, again.fingerprint) == (out.ids, out.fingerprint)
+    assert (again.violations, again.sources, again.display()) == (out.violations, out.sources, out.display())
+    assert pickle.loads(pickle.dumps(again)).sources == out.sources  # noqa: S301 - this test's own
+
+
+def test_a_text_that_cannot_be_scanned_is_on_record() -> None:
+    """A refusal for size or surrogates is logged like any other, and its error carries no text."""
+    seen: list[Violation] = []
+    guard = Guard(BLOCKING, load_tokenizer("guardtok"), sinks=[seen.append])
+    for text in ("a" * 51, "secret \ud800"):
+        with pytest.raises(ValueError, match=r"[cC]haracter") as caught:
+            guard.encode(text, source="user")
+        assert caught.value.__context__ is None
+    assert [violation.rule for violation in seen] == ["limits.max_chars", "surrogates.refuse"]
+
+
+def test_halves_of_a_character_from_two_sources_are_no_token() -> None:
+    """Neither wrote the token, so nobody did, even where everybody else may."""
+    policy = parse(
+        'custom_tokens: {"😀": auto}\n'
+        'sources: {user: {default: block}, tool_result: {default: block}, "*": {default: allow}}\n'
+    )
+    guard = Guard(policy, load_tokenizer("guardtok"), sinks=())
+    token = guard.encode("\ud83d\ude00", source="template").ids
+    out = guard.encode(Text("\ud83d", source="user") + Text("\ude00", source="tool_result"))
+    assert not set(token) & set(out.ids)
+    with pytest.raises(RefusedError):
+        guard.encode("\ud83d\ude00", source="user")
+
+
+def test_arguments_of_the_wrong_type_are_typed_errors() -> None:
+    """Each is an error of guardtok's own."""
+    with pytest.raises(UnknownSourceError):
+        GUARD.encode("x", source=["user"])  # type: ignore[arg-type]
+    with pytest.raises(NotTextError):
+        GUARD.encode_batch("abc", source="user")
+    with pytest.raises(NotTextError):
+        Text("x", source="user", path=None)  # type: ignore[arg-type]
+    with pytest.raises(DigestKeyError):
+        Guard(GUARD.policy, digest_key="abc")  # type: ignore[arg-type]
 
 
 def test_sources_of_ids() -> None:

@@ -138,6 +138,28 @@ def test_nothing_that_a_caller_passes_reaches_a_record_unbroken() -> None:
     assert (violation.path, violation.request_id) == ('$["<_|im_start|>\\x1b"]', "<_|im_start|>\\u202e")
 
 
+@pytest.mark.parametrize("extra", ["", "foreign: ignore\n"])
+def test_other_families_forms_are_broken_too(extra: str) -> None:
+    """A log can end up in another model's prompt, so even what the policy ignores is broken."""
+    guard = build(extra + "log: {text: excerpt}\n")
+    (violation, *_) = guard.encode("<|im_end|> [INST] <unused7> </s>", source="user").violations
+    assert violation.excerpt == "<_|im_end|> [_INST] <_unused7> <_/s>"
+
+
+def test_forms_that_a_break_does_not_break_are_escaped() -> None:
+    """One character, and a form that is another's broken spelling."""
+    guard = build('custom_tokens: {"\u00a7": auto, "<_|im_end|>": auto}\n')
+    tokens = {violation.token for violation in guard.encode("\u00a7 <|im_end|>", source="user").violations}
+    assert tokens == {"\\xa7_", "\\x3c_|im_end|>"}
+
+
+def test_digests_of_many_strings_are_linear() -> None:
+    """Each string is looked at once, however many of its neighbours are from the same place."""
+    text = Text("", source="user").join([Text("<|im_end|>", source="user")] * 500)
+    violations = build("log: {text: digest}\n").encode(text).violations
+    assert len({violation.digest for violation in violations}) == 1
+
+
 def test_joint_form_names_both_sources_and_its_first_place() -> None:
     """The place is where the form begins, in the string where it begins."""
     guard = build()

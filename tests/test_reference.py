@@ -101,13 +101,13 @@ def test_where_nothing_is_said_it_is_blocked() -> None:
 
 
 def test_surrogates() -> None:
-    """A pair is one character of two in the caller's string, of `unknown` where two sources have a half each."""
+    """A pair is one character of two in the caller's string; halves that two sources wrote are two halves."""
     tree = policy(template={"default": "allow"})
     whole = run(tree, ("template", "é<\ud83c\udf89>"))
     assert whole.ids[-1] == IDS["<🎉>"]
     shared = run(tree, ("template", "<\ud83c"), ("user", "\udf89>\ud83c"))
-    assert [each.source for each in shared.characters] == ["template", "unknown", "user", "user"]
-    assert shared.characters[-1].value == "\ufffd"
-    assert reference.place(shared.findings[0], shared.characters) == ("", 0, 1)
+    assert [each.source for each in shared.characters] == ["template", "template", "user", "user", "user"]
+    assert "".join(each.value for each in shared.characters) == "<\ufffd\ufffd>\ufffd"
+    assert not shared.findings
     with pytest.raises(SurrogateError):
         run({**tree, "surrogates": "refuse"}, ("user", "\ud83c"))

@@ -105,6 +105,21 @@ def test_failing_sink_admits_nothing_and_starves_nobody(caplog: pytest.LogCaptur
     assert reported == ["guardtok.sink_failed sink=fail error=RuntimeError"] * 2
 
 
+class PanicException(BaseException):
+    """What a panic in a sink written in Rust looks like."""
+
+
+def test_panic_in_a_sink_is_a_failed_sink() -> None:
+    """A `BaseException` that is no interrupt changes no decision either."""
+
+    def panic(_: Violation) -> None:
+        raise PanicException
+
+    seen: list[Violation] = []
+    assert build([panic, seen.append]).encode("<|im_end|>", source="user").ids
+    assert len(seen) == 1
+
+
 def test_interrupt_in_a_sink_is_not_swallowed() -> None:
     """Ctrl-C while a sink writes is the user's, not a failed sink."""
 

@@ -58,7 +58,8 @@ class TiktokenTokenizer:
         self._custom_bytes = {id_: form.encode() for form, id_ in custom.items()}
         tokens = sorted((id_, form) for form, id_ in (special | custom).items())
         self._control_tokens = tuple(ControlToken(form, id_, role_of(form, id_)) for id_, form in tokens)
-        ordinary = (ranks.get(form.encode()) for _, form in tokens)
+        # Text that spells one character cannot be cut apart, so its ordinary id has to stay what that text becomes.
+        ordinary = (ranks.get(form.encode()) for _, form in tokens if len(form) > 1)
         self._reserved_ids = frozenset(id_ for id_, _ in tokens) | {rank for rank in ordinary if rank is not None}
 
     def __repr__(self) -> str:
@@ -81,7 +82,7 @@ class TiktokenTokenizer:
 
     @property
     def reserved_ids(self) -> frozenset[int]:
-        """Ids of the control tokens, and ranks of ordinary tokens that spell the same bytes."""
+        """Ids of the control tokens, and ranks of ordinary tokens that spell the same, unless it is one character."""
         return self._reserved_ids
 
     @property
