@@ -14,7 +14,7 @@ from guardtok.dialects import catalogue
 from guardtok.errors import PolicyError, Problem, UnknownSourceError, near_match
 from guardtok.policy.files import read_text
 from guardtok.policy.model import ANY_SOURCE
-from guardtok.policy.selectors import DIALECT, SPECIAL, Level, declared_forms, level_of, select
+from guardtok.policy.selectors import DIALECT, SPECIAL, Level, selections
 from guardtok.ruleset import FormKind, bind
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _candidates(policy: Policy, source: str, form: Form) -> Iterator[Candidate]:
     known = catalogue().get(form.text)
     names |= {DIALECT + slug for slug in known.families} if known is not None else set()
     universe = {form.text: frozenset(names)}
-    declared = declared_forms(policy)
+    selected = selections(policy, universe)
     words = {Level.LITERAL: "literal form", Level.PATTERN: "pattern", Level.GROUP: "group"}
     for name in dict.fromkeys((source, ANY_SOURCE)):
         rules = policy.sources.get(name)
@@ -152,9 +152,9 @@ def _candidates(policy: Policy, source: str, form: Form) -> Iterator[Candidate]:
             continue
         of = "" if name == source else f' of "{ANY_SOURCE}"'
         speaking = [
-            (level_of(entry.selector, policy.groups, declared), -entry.depth, entry)
+            (selected[entry.selector].level, -entry.depth, entry)
             for entry in rules.entries
-            if select(entry.selector, policy, universe)
+            if selected[entry.selector].forms
         ]
         # Of two that agree in everything the later selector is the one that `resolve` names.
         speaking.sort(key=lambda each: (*each[:2], each[2].action.severity, each[2].selector), reverse=True)

@@ -16,6 +16,7 @@ from guardtok.errors import PolicyError
 from guardtok.policy import load_policy, parse_policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 PLACE = re.compile(r".+:[1-9][0-9]*:[1-9][0-9]*")
@@ -243,8 +244,64 @@ def test_a_flood_of_mistakes_is_cut_short(line: str) -> None:
 
 def test_a_flood_of_unknown_groups_is_cut_short() -> None:
     """As above, for mistakes of meaning."""
-    words = ", ".join(f"w{number}" for number in range(2_000))
+    words = ", ".join(f"w{number}" for number in range(1_000))
     assert len(problems_of(f"guardtok: 1\nsources: {{user: {{block: [{words}]}}}}")) == 100
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return a YAML list."""
+    return json.dumps(list(words))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("\n".join(f"k{n}: 1" for n in range(10_001)), "more than 10000 values"),
+        ("sources:\n" + "\n".join(f"  s{n}: {{}}" for n in range(65)), "`sources` holds more than 64 entries."),
+        ("groups:\n" + "\n".join(f"  s{n}: []" for n in range(257)), "`groups` holds more than 256 entries."),
+        (f"sources: {{user: {{block: {listed(f'<{n}>' for n in range(1_001))}}}}}", "`block` holds more than 1000"),
+        (f"forms: {listed(f'<{n}>' for n in range(4_097))}", "`forms` holds more than 4096"),
+        (f"groups: {{g: {listed(f'<{n}>' for n in range(4_097))}}}", "`g` holds more than 4096"),
+        (f"custom_tokens: {json.dumps({f'<{n}>': n for n in range(4_097)})}", "`custom_tokens` holds more than 4096"),
+        (f"sources: {{user: {{allow: {listed(f'<{n}*' for n in range(257))}}}}}", "257 patterns; it can have 256"),
+        (
+            "sources:\n" + "\n".join(f"  s{s}: {{block: {listed(f'<{n}>' for n in range(900))}}}" for s in range(5)),
+            "4500 selectors under its sources; it can have 4096",
+        ),
+    ],
+    ids=["nodes", "sources", "groups", "selectors", "forms", "members", "tokens", "patterns", "entries"],
+)
+def test_a_policy_that_is_too_large_to_be_quick_says_so(text: str, says: str) -> None:
+    """Each bound is an error of its own, before the work that it bounds."""
+    assert says in problem_of(text)
+
+
+def test_inherited_rules_count(tmp_path: Path) -> None:
+    """Two policies that are small enough are too large as one."""
+    for name, extends in (("a", "extends: ./b.yaml"), ("b", "")):
+        sources = "\n".join(f"  {name}{n}: {{}}" for n in range(40))
+        (tmp_path / f"{name}.yaml").write_text(f"guardtok: 1\n{extends}\nsources:\n{sources}\n")
+    assert load_policy(tmp_path / "b.yaml").sources
+    assert "80 sources; it can have 64" in file_problem(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("key", ["forms: [{}]", "custom_tokens: {{{}: auto}}"])
+@pytest.mark.parametrize("word", ["turns", '"<|fim_*"', '"<|box*"', "inner"])
+def test_a_form_cannot_take_the_name_of_a_parents_group_or_pattern(tmp_path: Path, key: str, word: str) -> None:
+    """What the parent's rule selects by it would shrink to the one form."""
+    (tmp_path / "parent.yaml").write_text(
+        "guardtok: 1\nforms: ['<|own*']\n"
+        "groups: {inner: ['@fim'], turns: ['@turn', '<|box*', inner, '<|own*']}\n"
+        "sources: {user: {block: [turns, '<|fim_*', '</s>']}}\n"
+    )
+    child = tmp_path / "child.yaml"
+    child.write_text(f"guardtok: 1\nextends: ./parent.yaml\n{key.format(word)}\n")
+    problem = file_problem(child)
+    assert problem.startswith(f"{child}:3:")
+    assert "of the policy that this one extends" in problem
+    for harmless in ('"</s>"', '"<|own*"', '"<|fim_pre*"', "turn"):
+        child.write_text(f"guardtok: 1\nextends: ./parent.yaml\n{key.format(harmless)}\n")
+        load_policy(child)
 
 
 # Files.
@@ -355,7 +412,19 @@ def test_a_policy_error_can_be_pickled() -> None:
 
 def test_no_error_prints_a_terminal_escape() -> None:
     """What is quoted from a policy is quoted as `repr`."""
-    for text in ('"a\\x1b]0;x": 1', 'mode: "\\x1b[2J"', 'sources: {user: {block: ["@\\x1b[2J", "\\u202e*"]}}'):
+    for text in (
+        'sources: {user: "\\e[2J"}',
+        'sources: {user: {allow: [["\\e[2J"]]}}',
+        'sources: {"\\e[2J": 1}',
+        'groups: {"\\e[2J": 1}',
+        'custom_tokens: {"\\e[2J": x}',
+        'limits: {"\\e[2J": 1, max_chars: "\\e[2J"}',
+        'extends: "./\\e[2J.yaml"',
+        'extends: "\\e[2J"',
+        '"a\\x1b]0;x": 1',
+        'mode: "\\x1b[2J"',
+        'sources: {user: {block: ["@\\x1b[2J", "\\u202e*"]}}',
+    ):
         assert "".join(problems_of("guardtok: 1\n" + text)).isprintable()
 
 
@@ -412,6 +481,8 @@ def only_a_policy_error(text: str) -> None:
         parse_policy(text)
     except PolicyError as error:
         assert error.problems  # noqa: PT017 - both outcomes are right
+        assert all(line.isprintable() for line in str(error).split("\n"))  # noqa: PT017
+        assert str(error).count("\n") == len(error.problems) - 1  # noqa: PT017
         assert all(PLACE.fullmatch(problem.place) for problem in error.problems)  # noqa: PT017
 
 
@@ -432,9 +503,20 @@ def test_random_text_raises_nothing_but_policy_errors(text: str) -> None:
     only_a_policy_error(text)
 
 
+HOSTILE = ("\x1b[2J", "\u202ea", "\u2066", "\x7f", "\x85", "\u2028", "\x1b]0;x\x07" * 50)
+
 VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from(KEYS + WORDS)),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=5),
+        st.sampled_from(KEYS + WORDS + HOSTILE),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS + HOSTILE) | st.text(max_size=3), inner)
+    ),
     max_leaves=12,
 )
 

@@ -22,7 +22,7 @@ from guardtok.policy.resolve import (
     sources_of,
     unknown_tokens,
 )
-from guardtok.policy.selectors import leaves, matches
+from guardtok.policy.selectors import leaves, matching
 from guardtok.violation import Action
 
 if TYPE_CHECKING:
@@ -295,6 +295,24 @@ def read_plainly(form: str, *sources: tuple[dict[str, str], str | None]) -> str:
     return "block"
 
 
+def test_conflicts_of_many_entries_are_cut_short() -> None:
+    """A hundred of a source are told, in the order of the file; pairs that share nothing cost nothing."""
+    allow, block = (json.dumps([f"<zz{n}-{star}" for n in range(120)]) for star in ("*", "**"))
+    with_forms = parse_policy(f"guardtok: 1\nsources: {{user: {{allow: {allow}, block: {block}}}}}")
+    problems = conflicts(with_forms, {f"<zz{n}->": frozenset() for n in range(120)})
+    assert len(problems) == 100
+    columns = [int(problem.place.rsplit(":", 1)[1]) for problem in problems]
+    assert columns == sorted(columns)
+
+
+def test_unknown_tokens_are_cut_short() -> None:
+    """A hundred are told, and the first few with what was probably meant."""
+    typos = policy(f"user: {{block: {json.dumps([f'<|im_strat{n}|>' for n in range(300)])}}}")
+    problems = unknown_tokens(typos, UNIVERSE)
+    assert len(problems) == 100
+    assert sum("Did you mean" in problem.mend for problem in problems) == 5
+
+
 # Patterns and groups.
 
 
@@ -304,18 +322,18 @@ def test_a_pattern_matches_as_the_same_regular_expression(pattern: str, form: st
     if "*" not in pattern:
         pattern += "*"
     expected = re.fullmatch(".*".join(map(re.escape, re.sub(r"\*+", "*", pattern).split("*"))), form) is not None
-    assert matches(pattern, form) is expected
+    assert list(matching(pattern, [form])) == [form] * expected
 
 
 def test_only_the_star_is_a_wildcard() -> None:
     """Control tokens are full of what other languages give a meaning."""
-    assert matches("<|im_*|>", "<|im_start|>")
-    assert not matches("<?im_*|>", "<|im_start|>")
-    assert matches("[*]", "[INST]")
-    assert not matches("a*a", "a")
-    assert not matches("a*b*b", "ab")
-    assert matches("a*b*b", "abb")
-    assert matches("*", "\n")
+    assert list(matching("<|im_*|>", ["<|im_start|>"])) == ["<|im_start|>"]
+    assert list(matching("<?im_*|>", ["<|im_start|>"])) == []
+    assert list(matching("[*]", ["[INST]"])) == ["[INST]"]
+    assert list(matching("a*a", ["a"])) == []
+    assert list(matching("a*b*b", ["ab"])) == []
+    assert list(matching("a*b*b", ["abb"])) == ["abb"]
+    assert list(matching("*", ["\n"])) == ["\n"]
 
 
 def test_a_group_is_opened_once() -> None:

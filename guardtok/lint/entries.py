@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from guardtok.lint.finding import LintFinding, Severity, name_forms, name_sources
 from guardtok.policy.model import ANY_SOURCE
 from guardtok.policy.resolve import resolve, sources_of
-from guardtok.policy.selectors import Level, declared_forms, level_of, select
+from guardtok.policy.selectors import Level, declared_forms, level_of, selections
 from guardtok.violation import Action
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from guardtok.policy.model import Mark, Policy, SourceRules
+    from guardtok.policy.model import Entry, Mark, Policy, SourceRules
+    from guardtok.policy.selectors import Selection
     from guardtok.tokenizer import Tokenizer
 
 TRUSTED = frozenset({"template", "system", "developer"})
@@ -40,40 +42,54 @@ def review_entries(
 
 def _without_effect(policy: Policy, universe: Mapping[str, frozenset[str]]) -> Iterator[LintFinding]:
     """Find the policy's own entries that can never decide anything. Inherited ones are overridden on purpose."""
-    declared = declared_forms(policy)
+    selected = selections(policy, universe)
+    left = _left_to_any(policy, universe)
     for rules in policy.sources.values():
-        strength = {e: (level_of(e.selector, policy.groups, declared), -e.depth) for e in rules.entries}
-        selected = {entry: select(entry.selector, policy, universe) for entry in rules.entries}
-        for entry in rules.entries:
-            if entry.depth > 0:
-                continue
-            stronger = [e for e in rules.entries if strength[e] > strength[entry] and selected[e] & selected[entry]]
-            rest = selected[entry].difference(*(selected[e] for e in stronger))
-            fact = ""
-            if not selected[entry]:
+        for entry, winners in _with_winners(rules, selected):
+            forms = selected[entry.selector].forms
+            rest = forms - winners.keys()
+            fact, mend = "", "Take it out."
+            if not forms:
                 # A literal form that nobody knows is `unknown-form`.
-                fact = "no known form is like it." if strength[entry][0] is not Level.LITERAL else ""
+                literal = selected[entry.selector].level is Level.LITERAL
+                fact, mend = "" if literal else "no known form is like it.", "Take it out, or mend its spelling."
             elif not rest:
-                first = stronger[0]
-                fact = f"all that it selects is decided by the more specific {first.selector!r} at {first.mark}."
-            elif rules.name == ANY_SOURCE and not _reaches(policy, rest, universe):
+                winner = winners[min(forms)]
+                fact = f"all that it selects is decided by the more specific {winner.selector!r} at {winner.mark}."
+            elif rules.name == ANY_SOURCE and rest.isdisjoint(left):
                 fact = "every source decides these forms by rules of its own."
-            if fact:
+            if fact and entry.depth == 0:
                 fact = f"{rules.name}.{entry.action}[{entry.selector}] never applies: {fact}"
-                mend = "Take it out, or mend its spelling." if not selected[entry] else "Take it out."
                 yield LintFinding("never-applies", Severity.WARNING, str(entry.mark), fact, mend)
 
 
-def _reaches(policy: Policy, forms: Collection[str], universe: Mapping[str, frozenset[str]]) -> bool:
-    """Return whether some source leaves one of `forms` to `"*"`."""
+def _with_winners(rules: SourceRules, selected: Mapping[str, Selection]) -> Iterator[tuple[Entry, Mapping[str, Entry]]]:
+    """Yield a source's entries, the strongest first, each with the forms that stronger ones decide, and by which."""
+
+    def strength(entry: Entry) -> tuple[Level, int]:
+        return selected[entry.selector].level, -entry.depth
+
+    winners: dict[str, Entry] = {}
+    for _, layer in groupby(sorted(rules.entries, key=strength, reverse=True), key=strength):
+        equals = list(layer)
+        yield from ((entry, winners) for entry in equals)
+        for entry in equals:
+            for form in selected[entry.selector].forms:
+                winners.setdefault(form, entry)
+
+
+def _left_to_any(policy: Policy, universe: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Return the forms that some source leaves to `"*"`."""
+    selected = selections(policy, universe)
+    left: set[str] = set()
     for source in sources_of(policy):
-        rules: SourceRules | None = policy.sources.get(source)
+        rules = policy.sources.get(source)
         if rules is None:
-            return True
-        own: set[str] = set().union(*(select(entry.selector, policy, universe) for entry in rules.entries))
-        if rules.default is None and not own.issuperset(forms):
-            return True
-    return False
+            return frozenset(universe)
+        if rules.default is None:
+            own = frozenset[str]().union(*(selected[entry.selector].forms for entry in rules.entries))
+            left.update(universe.keys() - own)
+    return frozenset(left)
 
 
 def _unused_groups(policy: Policy) -> Iterator[LintFinding]:
@@ -117,6 +133,7 @@ def _of_other_tokenizers(
 ) -> Iterator[LintFinding]:
     """Report what a policy names and the tokenizer does not have."""
     declared = declared_forms(policy)
+    selections_of = selections(policy, universe)
 
     def literals(words: Iterable[str]) -> set[str]:
         return {w for w in words if level_of(w, policy.groups, declared) is Level.LITERAL} & universe.keys()
@@ -132,7 +149,7 @@ def _of_other_tokenizers(
             mend = "They are guarded as text all the same."
             yield LintFinding("unknown-to-tokenizer", Severity.INFO, str(group.mark), fact, mend)
     for source, entry in entries:
-        selected = select(entry.selector, policy, universe)
+        selected = selections_of[entry.selector].forms
         if not selected or not selected.isdisjoint(bound):
             continue
         fact = f"{source}.{entry.action}[{entry.selector}] selects no token of tokenizer {tokenizer!r}."

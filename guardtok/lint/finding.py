@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from heapq import nsmallest
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from guardtok.errors import PolicyError
 from guardtok.policy.files import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
-    from guardtok.policy.model import Policy
+    from guardtok.policy.model import Mark, Policy
 
 _SHOWN = 3
 
@@ -60,7 +63,7 @@ def name_forms(forms: Collection[str], universe: Collection[str]) -> str:
     """Return words for a set of forms: all, each of a few, or a few of many."""
     if len(forms) == len(universe):
         return "all control tokens"
-    shown = [repr(form) for form in sorted(forms)[:_SHOWN]]
+    shown = [repr(form) for form in nsmallest(_SHOWN, forms)]
     if len(forms) <= _SHOWN:
         return ", ".join(shown)
     return f"{len(forms)} control tokens ({', '.join(shown)} …)"
@@ -75,17 +78,28 @@ def name_sources(sources: Iterable[str]) -> str:
 def place_of(policy: Policy, key: str) -> str:
     """Return where a policy, or the nearest one that it extends, says `key`; its first line where none does.
 
-    Single values are merged without their places, so the file is read again; lint is no hurry.
+    Single values are merged without their places, so the file is read again.
     """
-    from guardtok.policy.marked import Mapped, read_yaml
-
     at: Policy | None = policy
     while at is not None:
         try:
-            tree, _ = read_yaml(read_text(Path(at.place)), at.place)
+            places = _places(read_text(Path(at.place)), at.place)
         except PolicyError:  # It was parsed from a string, or the file is gone.
             break
-        if isinstance(tree, Mapped) and key in tree.keys:
-            return str(tree.keys[key])
+        if key in places:
+            return str(places[key])
         at = at.extends
     return f"{policy.place}:1:1"
+
+
+@lru_cache(maxsize=4)
+def _places(text: str, file: str) -> Mapping[str, Mark]:
+    """Return where a file says each of its keys.
+
+    Raises:
+        PolicyError: It is not a policy any more.
+    """
+    from guardtok.policy.marked import Mapped, read_yaml
+
+    tree, _ = read_yaml(text, file)
+    return MappingProxyType(tree.keys if isinstance(tree, Mapped) else {})

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from guardtok.errors import PolicyError, Problem, near_match
+from guardtok.policy.bounds import MAX_PROBLEMS, MAX_SHOWN, shown
 from guardtok.policy.marked import (
-    MAX_PROBLEMS,
     Listed,
     Mapped,
     Node,
@@ -18,7 +18,6 @@ from guardtok.policy.marked import (
     Steps,
     mark_at,
     plain,
-    shown,
     step,
     without,
 )
@@ -31,6 +30,7 @@ from guardtok.policy.schema import (
     SourceModel,
     TokenizerModel,
 )
+from guardtok.violation import visible
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -55,6 +55,7 @@ _BOUNDS = {
     "string_too_short": "`{key}` cannot hold an empty text.",
     "string_too_long": "`{key}` cannot hold a text of more than {max_length} characters.",
     "greater_than_equal": "`{key}` is too small: it is at least {ge}.",
+    "too_long": "`{key}` holds more than {max_length} entries.",
     "less_than_equal": "`{key}` is too large: it is at most {le}.",
 }
 
@@ -140,7 +141,7 @@ def _problem(model: type[BaseModel], root: Mapped, path: Steps, details: ErrorDe
 
 def _explain(model: type[BaseModel], root: Mapped, path: Steps, details: ErrorDetails) -> tuple[str, str]:
     """Return fact and mend of one complaint."""
-    key = str(next(part for part in reversed(path) if isinstance(part, str)))
+    key = _bounded(next(part for part in reversed(path) if isinstance(part, str)))
     about_key = details["loc"][-1] == "[key]"
     node: Node = root
     for part in path:
@@ -154,10 +155,11 @@ def _explain(model: type[BaseModel], root: Mapped, path: Steps, details: ErrorDe
             fact = f"This guardtok reads version {VERSION} of the schema, not {shown(str(node.value))}."
             mend = f"Write `{key}: {VERSION}`, or install the guardtok that the file was written for."
         case _ if path[0] in _IDS and not about_key and len(path) == 2:  # noqa: PLR2004 - the mapping and its key
-            fact = f"The id of {shown(key)} must be {_IDS[path[0]]}."
+            fact = f"The id of {shown(str(path[-1]))} must be {_IDS[path[0]]}."
         case "extra_forbidden":
             known = _fields(model, path[:-1])
-            fact, mend = f"Unknown key {shown(key)}.", near_match(key, known) or f"Known here: {', '.join(known)}."
+            fact = f"Unknown key {shown(str(path[-1]))}."
+            mend = near_match(key, known) or f"Known here: {', '.join(known)}."
         case "literal_error" if isinstance(node, Scalar):
             choices = str(context["expected"])
             fact = f"`{key}` cannot be {shown(str(node.value))}, only {choices}."
@@ -176,17 +178,22 @@ def _requote(kind: str, key: str, node: Node) -> str:
     mend = ""
     match node:
         case Scalar() if kind == "string_type":
-            mend = f'Quote it: "{node.value}".'
+            mend = f'Quote it: "{_bounded(node.value)}".'
         case Listed() if kind == "string_type":
-            words = [item.value for item in node.items if isinstance(item, Scalar)]
+            words = [_bounded(item.value) for item in node.items if isinstance(item, Scalar)]
             mend = f'If it is a form, quote it: "[{words[0]}]".' if len(words) == 1 else "Quote forms with brackets."
         case Scalar() if kind == "list_type":
             mend = f"Write `{key}: [{shown(str(node.value))}]`."
         case Scalar() if kind == "model_type" and key not in _NESTED:
-            mend = f"Write `{key}: {{default: {node.value}}}`."
+            mend = f"Write `{key}: {{default: {_bounded(node.value)}}}`."
         case Scalar() | Listed() | Mapped():
             pass
     return mend
+
+
+def _bounded(value: object) -> str:
+    """Return a value as it stands in the file, but for what a terminal would obey and what is too long to read."""
+    return visible(str(value)[:MAX_SHOWN])
 
 
 def _kind(node: Node) -> str:

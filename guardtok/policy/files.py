@@ -10,7 +10,7 @@ from guardtok.errors import PolicyError, Problem, near_match
 from guardtok.policy.model import Mark
 
 MAX_BYTES = 1_000_000
-"""Bytes of the largest file that is read. A policy of ten thousand forms has less than half."""
+"""Bytes of the largest file that is read. A policy of four thousand forms has a tenth."""
 
 SUFFIXES = (".yaml", ".yml")
 

@@ -15,6 +15,7 @@ from guardtok.errors import PolicyError, Problem
 from guardtok.policy.files import locate, read_text, same_file
 from guardtok.policy.model import Lock, Policy
 from guardtok.policy.resolve import builtin_universe, conflicts, is_contested
+from guardtok.violation import visible
 
 if TYPE_CHECKING:
     import os
@@ -84,7 +85,7 @@ def _build(text: str, origin: _Origin) -> Policy:
     # The YAML reader and the schema are wanted only here; importing them costs more than loading a policy.
     from guardtok.policy.explain import check_policy
     from guardtok.policy.marked import read_yaml
-    from guardtok.policy.meaning import check_meaning
+    from guardtok.policy.meaning import check_meaning, check_size
     from guardtok.policy.merge import merge
 
     tree, problems = read_yaml(text, origin.place)
@@ -103,11 +104,12 @@ def _build(text: str, origin: _Origin) -> Policy:
             problems.extend(error.problems)
     if not problems:
         policy = merge(file, kept, origin.name, parent, lock)
+        problems.extend(check_size(policy))
         # The catalogue is large, and most policies have no two entries that could disagree.
-        clashes = conflicts(policy, builtin_universe(policy)) if is_contested(policy) else ()
-        if not clashes:
+        if not problems and is_contested(policy):
+            problems.extend(conflicts(policy, builtin_universe(policy)))
+        if not problems:
             return policy
-        problems.extend(clashes)
     raise PolicyError(sorted(problems, key=lambda problem: _position(problem, origin.place)))
 
 
@@ -131,7 +133,7 @@ def _parent(file: PolicyModel, tree: Mapped, origin: _Origin) -> Policy | None:
     path = locate(file.extends, folder=origin.folder, place=place)
     chain = [*origin.chain, path]
     if any(same_file(path, ancestor) for ancestor in origin.chain):
-        fact = f"`extends` goes in a circle: {' → '.join(map(str, chain))}."
+        fact = f"`extends` goes in a circle: {' → '.join(visible(str(each)) for each in chain)}."
         raise PolicyError([Problem(place, fact, "Take one of them out.")])
     if len(chain) > MAX_ANCESTORS:
         fact = f"More than {MAX_ANCESTORS} policies extend one another."

@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
 from guardtok.errors import PolicyError, Problem
+from guardtok.policy.bounds import MAX_NODES, MAX_PROBLEMS, shown
 from guardtok.policy.model import Mark
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 16
 """Lists and mappings inside one another; the schema needs four."""
-
-MAX_PROBLEMS = 100
-"""Problems of one kind that are told of; each costs a search for what was meant, and nobody reads more."""
 
 # The plain scalars of the YAML 1.2 core schema that are not text (yaml.org/spec/1.2.2, section 10.3.2), without octal
 # and hexadecimal. A number of more digits than any id or limit stays text, and is then refused as text.
@@ -86,11 +84,6 @@ class Mapped:
 
 Node: TypeAlias = Scalar | Listed | Mapped
 Steps: TypeAlias = "tuple[str | int, ...]"
-
-
-def shown(word: str) -> str:
-    """Return a word of a policy for an error message: as `repr`, so that no terminal obeys it, and bounded."""
-    return repr(word) if len(word) <= 80 else f"{word[:80]!r}…"  # noqa: PLR2004 - about what fits a line
 
 
 def plain(node: Node) -> Any:  # noqa: ANN401 - plain YAML values are what they are
@@ -185,6 +178,7 @@ class _Builder:
         self._file = file
         self._events = events
         self._problems = problems
+        self._nodes = 0
 
     def document(self) -> Node:
 
@@ -201,6 +195,10 @@ class _Builder:
     def _node(self, event: ev.Event, depth: int) -> Node:
 
         self._refuse_cleverness(event)
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            mend = "Split it over `extends`, or select by pattern."
+            raise self._fatal(event.start_mark, f"The file has more than {MAX_NODES} values.", mend)
         if depth > MAX_DEPTH:
             raise self._fatal(event.start_mark, f"Lists and mappings are nested more than {MAX_DEPTH} deep.", "")
         if isinstance(event, ev.ScalarEvent):

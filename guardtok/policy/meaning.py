@@ -7,7 +7,16 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from guardtok.errors import Problem, near_match
-from guardtok.policy.marked import MAX_PROBLEMS, Mapped, Steps, mark_at, shown
+from guardtok.policy.bounds import (
+    MAX_ENTRIES,
+    MAX_FORMS,
+    MAX_GROUPS,
+    MAX_PATTERNS,
+    MAX_PROBLEMS,
+    MAX_SOURCES,
+    shown,
+)
+from guardtok.policy.marked import Mapped, Steps, mark_at
 from guardtok.policy.selectors import (
     MAX_WILDCARDS,
     Level,
@@ -42,8 +51,26 @@ def check_meaning(file: PolicyModel, tree: Mapped, parent: Policy | None, *, orp
     groups |= {name: tuple(members) for name, members in file.groups.items()}
     declared = (declared_forms(parent) if parent else frozenset()) | {*file.custom_tokens, *file.forms}
     checker = _Checker(file, tree, groups, declared, orphan=orphan)
-    found = chain(checker.groups(), checker.circles(), checker.forms(), checker.sources())
+    found = chain(checker.groups(), checker.circles(), checker.forms(), checker.inherited(parent), checker.sources())
     return list(islice(found, MAX_PROBLEMS))
+
+
+def check_size(policy: Policy) -> Iterator[Problem]:
+    """Yield what a merged policy has too many of; what stands in one file alone its schema bounds."""
+    declared = declared_forms(policy)
+    selectors = [entry.selector for rules in policy.sources.values() for entry in rules.entries]
+    words = {*selectors, *(member for group in policy.groups.values() for member in group.members)}
+    patterns = sum(level_of(word, policy.groups, declared) is Level.PATTERN for word in words)
+    for count, most, noun in (
+        (len(policy.sources), MAX_SOURCES, "sources"),
+        (len(selectors), MAX_ENTRIES, "selectors under its sources"),
+        (patterns, MAX_PATTERNS, "patterns"),
+        (len(policy.groups), MAX_GROUPS, "groups"),
+        (len(declared), MAX_FORMS, "forms and custom tokens"),
+    ):
+        if count > most:
+            fact = f"With all that it extends, the policy has {count} {noun}; it can have {most}."
+            yield Problem(f"{policy.place}:1:1", fact, "Select by group or by default instead of one by one.")
 
 
 class _Checker:
@@ -98,6 +125,24 @@ class _Checker:
             if "\ufffd" in form:
                 fact = f"{shown(form)} holds U+FFFD, which guardtok itself writes where `strip` leaves a gap."
                 yield Problem(place, fact, "Spell it without.")
+
+    def inherited(self, parent: Policy | None) -> Iterator[Problem]:
+        """Find a form with the name of a parent's group or pattern: what that selected would select the form alone."""
+        if parent is None:
+            return
+        own: list[tuple[str, Steps, bool]]
+        own = [(form, ("forms", index), False) for index, form in enumerate(self._file.forms)]
+        own += [(form, ("custom_tokens", form), True) for form in self._file.custom_tokens]
+        known = declared_forms(parent)
+        words = {entry.selector for rules in parent.sources.values() for entry in rules.entries}
+        words.update(member for group in parent.groups.values() for member in group.members)
+        for form, path, key in own:
+            level = level_of(form, parent.groups, known) if form in words or form in parent.groups else Level.LITERAL
+            if level is Level.LITERAL or form in self._file.groups:
+                continue  # A group of the file's own that is named as its form is a problem of that group.
+            noun = "pattern" if level is Level.PATTERN else "group"
+            fact = f"{shown(form)} is a {noun} of the policy that this one extends, and would no longer be one."
+            yield Problem(self._place(path, key=key), fact, "Spell the form otherwise.")
 
     def sources(self) -> Iterator[Problem]:
         for name, rules in self._file.sources.items():

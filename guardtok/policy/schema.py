@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from guardtok.policy.bounds import MAX_FORMS, MAX_GROUPS, MAX_LISTED, MAX_SOURCES
 from guardtok.policy.model import ANY_SOURCE, BUILTIN_SOURCES, Limits
 
 VERSION = 1
@@ -21,6 +22,8 @@ MAX_FORM = 256
 _LIMITS = Limits()
 
 Form = Annotated[str, Field(min_length=1, max_length=MAX_FORM, pattern=r"\S")]
+Selectors = Annotated[list[Form], Field(max_length=MAX_LISTED)]
+Forms = Annotated[list[Form], Field(max_length=MAX_FORMS)]
 SourceName = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9_]{0,63})$")]
 GroupName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
 PolicyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
@@ -53,10 +56,10 @@ class SourceModel(_Model):
     """What one source of text may do with control tokens."""
 
     default: ActionName | None = Field(None, description="The action for every form that no entry below selects.")
-    allow: list[Form] = Field([], description="Forms, patterns or groups that this source may write as tokens.")
-    escape: list[Form] = Field([], description="Forms, patterns or groups that become the ordinary text they are.")
-    strip: list[Form] = Field([], description="Forms, patterns or groups that are deleted.")
-    block: list[Form] = Field([], description="Forms, patterns or groups for which the whole text is refused.")
+    allow: Selectors = Field([], description="Forms, patterns or groups that this source may write as tokens.")
+    escape: Selectors = Field([], description="Forms, patterns or groups that become the ordinary text they are.")
+    strip: Selectors = Field([], description="Forms, patterns or groups that are deleted.")
+    block: Selectors = Field([], description="Forms, patterns or groups for which the whole text is refused.")
     lookalikes: ReactionName | None = Field(None, description="What to do about look-alikes from this source.")
     mode: ModeName | None = Field(None, description="`monitor` decides and logs, but never raises or changes text.")
 
@@ -95,15 +98,21 @@ class PolicyModel(_Model):
         None, min_length=1, max_length=4096, description="A shipped policy, or the path of one relative to this file."
     )
     tokenizer: TokenizerModel | None = Field(None, description="The tokenizer that this policy is written for.")
-    groups: dict[GroupName, list[Form]] = Field(
-        {}, description="Named lists of forms, patterns (`*` is the wildcard), `@names` or other groups."
+    groups: dict[GroupName, Forms] = Field(
+        {},
+        max_length=MAX_GROUPS,
+        description="Named lists of forms, patterns (`*` is the wildcard), `@names` or other groups.",
     )
     custom_tokens: dict[Form, Literal["auto"] | TokenId] = Field(
-        {}, description="Control tokens to add to the tokenizer: form → id, or `auto` for the next free id."
+        {},
+        max_length=MAX_FORMS,
+        description="Control tokens to add to the tokenizer: form → id, or `auto` for the next free id.",
     )
-    forms: list[Form] = Field([], description="Markers without an id of their own that are guarded like tokens.")
+    forms: Forms = Field([], description="Markers without an id of their own that are guarded like tokens.")
     sources: dict[SourceName, SourceModel] = Field(
-        {}, description='Rules by source; `"*"` holds for every source without rules of its own.'
+        {},
+        max_length=MAX_SOURCES,
+        description='Rules by source; `"*"` holds for every source without rules of its own.',
     )
     foreign: ReactionName | None = Field(
         None,

@@ -6,14 +6,17 @@ A selector selects among forms that are known beforehand and never among text, s
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache, lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from guardtok.dialects import dialect_names, family
 from guardtok.tokenizer import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from guardtok.policy.model import Policy
 
@@ -87,45 +90,85 @@ def leaves(selector: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
             waiting.extend(groups[word])
 
 
-def select(selector: str, policy: Policy, universe: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """Return the forms of `universe` that a selector of `policy` selects.
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What one selector comes to.
+
+    Attributes:
+        level: How specific it is.
+        forms: The known forms that it selects.
+    """
+
+    level: Level
+    forms: frozenset[str]
+
+
+def selections(policy: Policy, universe: Mapping[str, frozenset[str]]) -> Mapping[str, Selection]:
+    """Return what each selector under `sources` selects among the forms of `universe`.
 
     Args:
-        selector: As written.
-        policy: Gives groups and declared forms.
+        policy: The policy.
         universe: The built-in names that each known form belongs to.
     """
-    groups = {name: group.members for name, group in policy.groups.items()}
-    declared = declared_forms(policy)
-    found: set[str] = set()
-    for word in [selector] if selector in declared else leaves(selector, groups):
+    words = frozenset(entry.selector for rules in policy.sources.values() for entry in rules.entries)
+    if not words:
+        return {}
+    groups = frozenset((name, group.members) for name, group in policy.groups.items())
+    return _select_all(words, groups, declared_forms(policy), frozenset(universe.items()))
+
+
+# Every source of a policy asks for the same, and it depends on the arguments alone.
+@lru_cache(maxsize=4)
+def _select_all(
+    words: frozenset[str],
+    groups: frozenset[tuple[str, tuple[str, ...]]],
+    declared: frozenset[str],
+    universe: frozenset[tuple[str, frozenset[str]]],
+) -> Mapping[str, Selection]:
+    members = dict(groups)
+    forms = [form for form, _ in universe]
+    known = frozenset(forms)
+    named: dict[str, list[str]] = {}
+    for form, names in universe:
+        for name in names:
+            named.setdefault(name, []).append(form)
+
+    @cache
+    def leaf(word: str) -> frozenset[str]:
         match level_of(word, (), declared):
             case Level.LITERAL:
-                found.update({word} & universe.keys())
+                return known & {word}
             case Level.PATTERN:
-                found.update(form for form in universe if matches(word, form))
+                return frozenset(matching(word, forms))
             case Level.GROUP:
-                name = _canonical(word)
-                found.update(form for form, names in universe.items() if name in names)
-    return frozenset(found)
+                return frozenset(named.get(_canonical(word), ()))
+
+    def select(selector: str) -> Selection:
+        inside = (selector,) if selector in declared else leaves(selector, members)
+        return Selection(level_of(selector, members, declared), frozenset[str]().union(*map(leaf, inside)))
+
+    return MappingProxyType({word: select(word) for word in words})
 
 
-def matches(pattern: str, form: str) -> bool:
-    """Return whether a pattern, in which `*` stands for any characters or none, matches a whole form.
+def matching(pattern: str, forms: Iterable[str]) -> Iterator[str]:
+    """Yield the forms that a pattern matches whole; `*` in it stands for any characters or none.
 
     Each part is looked for once, from the left, so a pattern of many wildcards costs no more than its length says.
     """
     head, *middle, tail = pattern.split("*")
-    end = len(form) - len(tail)
-    at = len(head)
-    if end < at or not form.startswith(head) or not form.endswith(tail):
-        return False
-    for part in middle:
-        found = form.find(part, at, end)
-        if found < 0:
-            return False
-        at = found + len(part)
-    return True
+    ends = len(head) + len(tail)
+    longest = max(head, *middle, tail, key=len)
+    for form in [form for form in forms if longest in form]:  # Far quicker than the rest of the loop.
+        if not form.startswith(head) or not form.endswith(tail) or len(form) < ends:
+            continue
+        at, end = len(head), len(form) - len(tail)
+        for part in middle:
+            found = form.find(part, at, end)
+            if found < 0:
+                break
+            at = found + len(part)
+        else:
+            yield form
 
 
 def _canonical(name: str) -> str:

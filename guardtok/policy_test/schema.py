@@ -86,7 +86,8 @@ def check_file(tree: Node, problems: list[Problem]) -> tuple[TestFileModel, Mapp
 
 
 def _problem(tree: Mapped, details: ErrorDetails) -> Problem:
-    from guardtok.policy.marked import mark_at, shown
+    from guardtok.policy.bounds import shown
+    from guardtok.policy.marked import mark_at
 
     path: Steps = details["loc"]
     key = next((part for part in reversed(path) if isinstance(part, str)), "tests")
@@ -125,7 +126,8 @@ def check_cases(file: TestFileModel, tree: Mapped, known: Collection[str]) -> It
         tree: Where it says it.
         known: The sources that the policy knows.
     """
-    from guardtok.policy.marked import mark_at, shown
+    from guardtok.policy.bounds import shown
+    from guardtok.policy.marked import mark_at
 
     names: set[str] = set()
     for index, case in enumerate(file.tests):
