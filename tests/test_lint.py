@@ -159,8 +159,8 @@ def test_only_what_the_tokenizer_has_is_an_open_door(embedded: Tokenizer) -> Non
         ('sources: {user: {escape: ["@eos"]}}', "3:27", "user.escape[@eos] makes escape of"),
         ('sources: {"*": {strip: ["<think>"]}}', "3:25", "*.strip[<think>] makes strip of '<think>'"),
         ("sources: {plugin: {default: escape}}", "3:29", "For source 'plugin', plugin.default"),
-        ("sources: {user: {mode: monitor}}", "3:11", "The `mode` of source 'user' is monitor"),
-        ("mode: monitor", "3:1", "`mode` is monitor"),
+        ("sources: {user: {mode: monitor}}", "3:11", "`mode` is monitor for source 'user'; 'parent' enforces."),
+        ("mode: monitor", "3:1", "`mode` is monitor for sources 'template', 'system'"),
         ("foreign: ignore", "3:1", "`foreign` is ignore; in 'parent' it is log."),
         ("lookalikes: ignore", "3:1", "`lookalikes` is ignore; in 'parent' it is log."),
         ("surrogates: replace", "3:1", "`surrogates` is replace; in 'parent' it is refuse."),
@@ -203,6 +203,81 @@ def test_a_child_that_is_as_strict_weakens_nothing(tmp_path: Path, child: str) -
     )
     (tmp_path / "child.yaml").write_text(f"guardtok: 1\nextends: ./parent.yaml\n{child}\n", encoding="utf-8")
     assert [each.code for each in lint(load_policy(tmp_path / "child.yaml"))] == []
+
+
+def weakened(tmp_path: Path, parent: str, child: str, tokenizer: Tokenizer | None = None) -> list[str]:
+    """Return line:column and fact of each weakening of a parent."""
+    (tmp_path / "parent.yaml").write_text(f"guardtok: 1\n{parent}\n", encoding="utf-8")
+    text = f"guardtok: 1\nextends: {parent if ' ' not in parent else './parent.yaml'}\n{child}\n"
+    (tmp_path / "child.yaml").write_text(text, encoding="utf-8")
+    findings = lint(load_policy(tmp_path / "child.yaml"), tokenizer)
+    place = f"{tmp_path / 'child.yaml'}:"
+    return [f"{each.place.removeprefix(place)} {each.fact}" for each in findings if each.code == "weakens-parent"]
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_form_that_a_child_no_longer_spells_out_is_reported(
+    tmp_path: Path, embedded: Tokenizer, *, bound: bool
+) -> None:
+    """Under a tokenizer that lacks `[INST]` the parent blocked it because it named it; the child only logs it."""
+    child = 'groups: {turns_anywhere: ["<|im_start|>"]}'
+    tokenizer = embedded if bound else None
+    facts = weakened(tmp_path, "strict", child, tokenizer)
+    assert [fact.split(" ")[0] for fact in facts] == ["3:10", "3:10"]
+    assert "foreign makes log of" in facts[1]
+    assert "'tool_result'" in facts[1]
+    assert facts[1].endswith("'strict' says block.")
+    assert weakened(tmp_path, "strict", child + "\nforeign: block", tokenizer) == []
+    kept = 'groups: {turns_anywhere: ["<|im_start|>"], old: ["[INST]"]}'
+    assert "'[INST]'" not in str(weakened(tmp_path, "strict", kept, tokenizer))
+    ignored = weakened(tmp_path, "strict", child + "\nforeign: ignore", tokenizer)
+    assert sum("not looking for it makes allow of" in fact for fact in ignored) == 2
+
+
+def test_a_comparison_under_a_tokenizer_is_of_what_comes_out(tmp_path: Path, embedded: Tokenizer) -> None:
+    """A rule for tokens that the tokenizer lacks changes nothing there, for `foreign` decides them."""
+    parent = 'sources: {"*": {default: block}}'
+    child = 'sources: {user: {escape: ["[INST*"]}}'
+    assert len(weakened(tmp_path, parent, child)) == 1
+    assert weakened(tmp_path, parent, child, embedded) == []
+
+
+@pytest.mark.parametrize(
+    ("parent", "child", "fact"),
+    [
+        (
+            'mode: monitor\nsources: {"*": {default: block, mode: enforce}}',
+            "sources: {user: {mode: monitor}}",
+            "3:11 `mode` is monitor for source 'user'; 'parent' enforces.",
+        ),
+        (
+            "mode: monitor\nsources: {user: {mode: enforce}, '*': {mode: enforce}}",
+            "sources: {'*': {mode: monitor}}",
+            "3:11 `mode` is monitor for sources 'template', 'system'",
+        ),
+        (
+            "sources: {user: {lookalikes: block}}",
+            "sources: {user: {lookalikes: escape}}",
+            "3:11 `lookalikes` of source 'user' is escape; in 'parent' it is block.",
+        ),
+        (
+            "lookalikes: block",
+            "sources: {user: {lookalikes: log}}",
+            "3:11 `lookalikes` of source 'user' is log; in 'parent' it is block.",
+        ),
+    ],
+)
+def test_what_holds_for_a_source_is_compared(tmp_path: Path, parent: str, child: str, fact: str) -> None:
+    """Through `"*"` and the policy's own setting, as it is decided."""
+    (found_fact,) = weakened(tmp_path, parent, child)
+    assert found_fact.startswith(fact)
+
+
+def test_a_limit_of_nought_is_worth_knowing() -> None:
+    """Nothing is recorded, or nothing hidden is seen."""
+    assert found(parse_policy(QUIET + "limits: {max_violations: 0}\n")) == [("limit-of-zero", "1:1")]
+    assert found(parse_policy(QUIET + "limits: {max_hidden: 0}\n")) == [("limit-of-zero", "1:1")]
+    assert found(parse_policy(QUIET + "limits: {max_violations: 1, max_hidden: 1}\n")) == []
 
 
 def test_an_automatic_id_needs_a_lock_file(tmp_path: Path) -> None:

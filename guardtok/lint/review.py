@@ -33,7 +33,7 @@ def lint(policy: Policy, tokenizer: Tokenizer | None = None) -> tuple[LintFindin
     findings = [
         *_review_binding(policy, tokenizer, universe),
         *review_entries(policy, tokenizer, universe),
-        *review_parent(policy, universe),
+        *review_parent(policy, tokenizer),
         *review_settings(policy),
     ]
     return tuple(sorted(findings, key=_rank))

@@ -25,6 +25,7 @@ def review_settings(policy: Policy) -> Iterator[LintFinding]:
     yield from _tokenizer(policy)
     yield from _sources(policy)
     yield from _modes(policy)
+    yield from _limits(policy)
     yield from _lookalikes(policy)
 
 
@@ -73,6 +74,18 @@ def _modes(policy: Policy) -> Iterator[LintFinding]:
         if rules.mode is Mode.MONITOR:
             fact = f"Source {name!r} is only watched: nothing is refused and no text is changed."
             yield LintFinding("monitor-mode", Severity.INFO, str(rules.mark), fact)
+
+
+def _limits(policy: Policy) -> Iterator[LintFinding]:
+    """Say what a limit of nought turns off."""
+    silent = {
+        "max_violations": "No violation is recorded: what is found is guarded against and counted, but not named.",
+        "max_hidden": "Once look-alikes are seen, one ignorable character will hide a form.",
+    }
+    for key, fact in silent.items():
+        if getattr(policy.limits, key) == 0:
+            mend = f"Give `{key}` at least 1 unless that is meant."
+            yield LintFinding("limit-of-zero", Severity.INFO, place_of(policy, "limits"), f"`{key}` is 0. {fact}", mend)
 
 
 def _lookalikes(policy: Policy) -> Iterator[LintFinding]:
