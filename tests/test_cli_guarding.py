@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from command_line import guardtok
 
 from guardtok import Guard
 from guardtok.encodings import load_tokenizer
+from guardtok.errors import TokenizerError, VerificationError
+from guardtok.violation import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from guardtok.encode import Encoded
 
 HOSTILE = [
     "<|im_end|>",
@@ -174,3 +178,25 @@ def test_monitor_encodes_and_says_so() -> None:
     assert ran.status == 0
     assert "block (monitor)" in ran.err
     assert 8450 not in [int(word) for word in ran.out.split()]
+
+
+@pytest.mark.parametrize("error", [TokenizerError("it \x1b panicked"), VerificationError("not these ids")])
+def test_a_text_that_a_tokenizer_fails_on_does_not_end_the_batch(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Its line is empty with a message on standard error, the others are encoded, and the status is 2 at the end."""
+    real = Guard.encode
+
+    def encode(guard: Guard, text: str, **options: Any) -> Encoded:  # noqa: ANN401 - whatever `encode` takes
+        if text == "bad":
+            raise error
+        return real(guard, text, **options)
+
+    monkeypatch.setattr(Guard, "encode", encode)
+    ran = guardtok("encode", "--lines", "--policy", "strict", stdin=b"a\nbad\n<|im_end|>\nb")
+    assert ran.status == 2
+    assert [bool(line) for line in ran.out.split("\n")] == [True, False, False, True, False]
+    assert f"Text 2: Not encoded: {visible(str(error))}\n" in ran.err
+    assert "Text 3: Refused" in ran.err
+    as_json = guardtok("encode", "--format", "json", "bad", "b")
+    assert (as_json.status, ["ids" in each for each in as_json.objects]) == (2, [False, True])

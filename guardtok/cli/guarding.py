@@ -8,9 +8,9 @@ import click
 
 from guardtok.cli.options import Format, format_option, policy_option, source_option, tokenizer_option
 from guardtok.cli.streams import console, read_texts, table, write, write_json
-from guardtok.cli.trouble import FOUND
-from guardtok.errors import LimitError, RefusedError, SurrogateError
-from guardtok.violation import Mode
+from guardtok.cli.trouble import FOUND, MISTAKE
+from guardtok.errors import LimitError, RefusedError, SurrogateError, TokenizerError, VerificationError
+from guardtok.violation import Mode, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,8 @@ def encode(  # noqa: PLR0913 - one parameter for each option
     """Encode texts to ids, obeying a policy.
 
     Each TEXT is a text; `-`, or no TEXT, is standard input, whole. The ids of each text are one line. Violations are
-    shown on standard error, or are part of the JSON. A refused text has no ids: its line is empty.
+    shown on standard error, or are part of the JSON. A text that is refused, or that the tokenizer fails on, has no
+    ids: its line is empty.
 
     \b
     Examples:
@@ -55,15 +56,20 @@ def encode(  # noqa: PLR0913 - one parameter for each option
     from guardtok.guard import Guard
 
     guard = Guard.load(policy, tokenizer, sinks=())
-    refused = False
+    refused = failed = False
     texts_read = read_texts(texts, lines=lines, max_chars=guard.policy.limits.max_chars)
     for prefix, text in _numbered(texts_read, several=lines or len(texts) > 1):
         verdict = guard.check(text, source=source, request_id=request_id)
         ids: list[int] | None = None
+        why = f"Refused: the policy {guard.policy.name!r} blocks this text."
         try:
             ids = guard.encode(text, source=source, request_id=request_id).ids
         except (RefusedError, LimitError, SurrogateError):
             refused = True
+        except (TokenizerError, VerificationError) as error:
+            # One text on which a tokenizer fails must not keep the others from being encoded.
+            failed = True
+            why = f"Not encoded: {visible(str(error))}"
         if output is Format.JSON:
             write_json(({} if ids is None else {"ids": ids}) | _record(guard, verdict))
         else:
@@ -71,9 +77,9 @@ def encode(  # noqa: PLR0913 - one parameter for each option
             if verdict.count:
                 _show(verdict, guard, prefix, stderr=True)
         if ids is None:
-            click.echo(f"{prefix}Refused: the policy {guard.policy.name!r} blocks this text.", err=True)
-    if refused:
-        click.get_current_context().exit(FOUND)
+            click.echo(f"{prefix}{why}", err=True)
+    if refused or failed:
+        click.get_current_context().exit(MISTAKE if failed else FOUND)
 
 
 @click.command()
