@@ -10,10 +10,13 @@ import dataclasses
 import secrets
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from guardtok.beginnings import sort_beginnings
+from guardtok.breaking import prove
 from guardtok.decide import decide
-from guardtok.encode import Encoded, encode, encode_ordinary
+from guardtok.encode import Encoded, encode, encode_run
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import LimitError, RefusedError, SurrogateError
 from guardtok.guarded_encoding import GuardedEncoding
@@ -23,8 +26,10 @@ from guardtok.policy.model import Policy, Surrogates
 from guardtok.prepare import parse_statement
 from guardtok.records import Report, refuse_intake
 from guardtok.ruleset import bind
-from guardtok.scan import scan
+from guardtok.sanitize import Sanitized, sanitize
+from guardtok.scan import look, scan
 from guardtok.sinks import emit, to_structlog
+from guardtok.stream import Stream
 from guardtok.text import UNKNOWN, Text
 
 if TYPE_CHECKING:
@@ -58,7 +63,7 @@ class Guard:
         TokenizerError: The tokenizer cannot take the policy's custom tokens.
     """
 
-    __slots__ = ("_key", "_ruleset", "_sinks")
+    __slots__ = ("_beginnings", "_breaker", "_key", "_ruleset", "_sinks")
 
     def __init__(
         self,
@@ -69,6 +74,8 @@ class Guard:
         digest_key: bytes | None = None,
     ) -> None:
         self._ruleset = bind(policy, tokenizer)
+        self._breaker = prove(self._ruleset)
+        self._beginnings = sort_beginnings(self._ruleset)
         self._sinks = tuple(sinks)
         self._key = secrets.token_bytes(32) if digest_key is None else digest_key
 
@@ -78,20 +85,26 @@ class Guard:
         policy: str | os.PathLike[str] | Policy,
         tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | None = None,
         *,
+        engine: str = "tiktoken",
         sinks: Iterable[Sink] = (to_structlog,),
         digest_key: bytes | None = None,
     ) -> Guard:
         """Build a guard from names: a shipped policy or a path; a tokenizer's name, path or object, or none.
+
+        `engine` says what encodes ordinary text, always to the same ids, as `load_tokenizer` takes it: `auto` is the
+        fastest that is installed and was compared with tiktoken.
 
         Raises:
             PolicyError: The policy cannot be read or used.
             UnknownTokenizerError: No such tokenizer, or its file is nowhere to be found.
             VocabularyError: A vocabulary file is not what it should be.
             TokenizerMismatchError: The tokenizer is not the one that the policy or its lock file pins.
+            EngineError: No such engine, or it was not compared for this vocabulary in the installed versions.
+            MissingExtraError: The engine that was named is not installed.
         """
         return cls(
             policy if isinstance(policy, Policy) else Policy.load(policy),
-            None if tokenizer is None else load_tokenizer(tokenizer),
+            None if tokenizer is None else load_tokenizer(tokenizer, engine),
             sinks=sinks,
             digest_key=digest_key,
         )
@@ -165,6 +178,50 @@ class Guard:
                 encoded.append(self.encode(Text(text, source=source, path=f"[{index}]"), request_id=request_id))
         return encoded
 
+    def sanitize(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Sanitized:
+        """Make a text safe to go on as text: nothing in it parses that its source may not write.
+
+        `escape` puts a separator into each form, `_` after its first character where that is inert; `strip` takes the
+        form out, and leaves U+FFFD where what is left could grow together.
+
+        Args:
+            text: A plain string with `source`, or a `Text`, which knows its sources.
+            source: Who wrote a plain string.
+            request_id: Copied into the violations.
+
+        Raises:
+            RefusedError: The policy blocks a form that the text holds.
+            MissingSourceError: A plain string without a source (a `TypeError`).
+            UnknownSourceError: A source that the policy does not know.
+            LimitError: The text is longer than `limits.max_chars`.
+            SurrogateError: A lone surrogate under `surrogates: refuse`.
+            VerificationError: A form could not be broken; nothing is returned.
+        """
+        report = self._examine(self._ruleset, text, source, request_id)
+        original = text if isinstance(text, Text) else Text(text, source=source or UNKNOWN)
+        return sanitize(report, original, self._breaker)
+
+    def stream(self, *, source: str, request_id: str | None = None) -> Stream:
+        """Begin a text that comes in chunks and goes on as text, sanitized as it would be whole.
+
+        Args:
+            source: Who writes it.
+            request_id: Copied into the violations.
+
+        Raises:
+            UnknownSourceError: A source that the policy does not know.
+        """
+        take_in("", source, known=self._ruleset.sources, limits=self.policy.limits, surrogates=self.policy.surrogates)
+        return Stream(
+            self._ruleset,
+            self._breaker,
+            self._beginnings,
+            source,
+            key=self._key,
+            request_id=request_id,
+            emit=partial(emit, sinks=self._sinks),
+        )
+
     def check(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Verdict:
         """Say what the policy makes of a text, without encoding it. Never raises because of what the text holds.
 
@@ -200,7 +257,7 @@ class Guard:
         total = 0
         for piece in lay_out(intake, decided, self._ruleset):
             ordinary = piece.token_id is None
-            total += len(encode_ordinary(piece.text, self._ruleset, at_start=total == 0)) if ordinary else 1
+            total += len(encode_run(piece.text, self._ruleset, at_start=total == 0)) if ordinary else 1
         return total
 
     def prepare(self, template: str) -> Prepared:
@@ -221,7 +278,9 @@ class Guard:
     def _inspect(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
         policy = ruleset.policy
         intake = take_in(text, source, known=ruleset.sources, limits=policy.limits, surrogates=policy.surrogates)
-        return Report(intake, decide(scan(intake, ruleset), intake, ruleset), ruleset, self._key, request_id)
+        matches = scan(intake, ruleset)
+        decided = decide(matches, intake, ruleset, look(intake, matches, ruleset))
+        return Report(intake, decided, ruleset, self._key, request_id)
 
     def _examine(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
         """Inspect a text, emit what was found, and raise if the policy refuses it."""
