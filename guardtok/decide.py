@@ -39,6 +39,7 @@ class Finding(NamedTuple):
         mode: Whether it is enforced.
         source: Who wrote it; several sources joined by `+` in the order of the text.
         run: Index of the run that the match begins in.
+        view: `exact`, or the name of the views in which the form was seen.
     """
 
     match: Match
@@ -47,6 +48,7 @@ class Finding(NamedTuple):
     mode: Mode
     source: str
     run: int
+    view: str = "exact"
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,10 @@ class ViewError(GuardtokError, RuntimeError):
     """A look-alike view failed: nothing is known of the text, so nothing is admitted."""
 
 
+class ViewError(GuardtokError, RuntimeError):
+    """A look-alike view failed: nothing is known of the text, so nothing is admitted."""
+
+
 class TokenizerMismatchError(GuardtokError, ValueError):
     """A tokenizer, policy or lock file is not the one that was pinned."""
 

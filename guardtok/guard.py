@@ -22,12 +22,13 @@ from guardtok.errors import LimitError, RefusedError, SurrogateError
 from guardtok.guarded_encoding import GuardedEncoding
 from guardtok.intake import take_in
 from guardtok.layout import lay_out
+from guardtok.lookalikes import add_lookalikes
 from guardtok.policy.model import Policy, Surrogates
 from guardtok.prepare import parse_statement
 from guardtok.records import Report, refuse_intake
 from guardtok.ruleset import bind
 from guardtok.sanitize import Sanitized, sanitize
-from guardtok.scan import look, scan
+from guardtok.scan import scan
 from guardtok.sinks import emit, to_structlog
 from guardtok.stream import Stream
 from guardtok.text import UNKNOWN, Text
@@ -279,7 +280,7 @@ class Guard:
         policy = ruleset.policy
         intake = take_in(text, source, known=ruleset.sources, limits=policy.limits, surrogates=policy.surrogates)
         matches = scan(intake, ruleset)
-        decided = decide(matches, intake, ruleset, look(intake, matches, ruleset))
+        decided = add_lookalikes(decide(matches, intake, ruleset), matches, intake, ruleset)
         return Report(intake, decided, ruleset, self._key, request_id)
 
     def _examine(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:

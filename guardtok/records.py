@@ -98,7 +98,7 @@ class Report:
             path=run.path,
             start=self.intake.caller_position(run, start),
             end=self.intake.caller_position(run, min(end, run.end)),
-            form="exact",
+            form=finding.view,
             count=count,
             action=finding.action,
             mode=finding.mode,

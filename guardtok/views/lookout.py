@@ -1,0 +1,215 @@
+"""What is looked for in disguise, and the automata that say where a disguise may begin.
+
+A disguise is rare and its spellings are countless, so they are not listed. What is listed is what a disguise cannot do
+without: the undisguised beginning of a form with the first disguised character behind it, or a disguised first
+character. Automata find those at the speed of memory; `guardtok.views.search` then reads the text from each such place.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING
+
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
+
+from guardtok.views.escapes import INTRODUCERS, names
+from guardtok.views.folds import EVERY, SAFE, disguises_of, fold_case
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SPACES = b" \t\n\r\x0b\x0c"
+CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code not in SPACES)
+MARK = b"\x01"
+"""Stands in a shape for a control character, or for a character beyond ASCII: for its first byte, to be exact."""
+
+_HEAD = 4
+"""So many first characters of a form are looked for in the text as it is, before its shape is made."""
+
+_MAX_FIRST_BYTES = 3
+"""So many different first bytes of patterns ahocorasick_rs can look for without walking its automaton."""
+
+_MIN_SIGNIFICANT = 3
+"""A form with fewer letters and digits is short: most of its disguises are ordinary text."""
+
+
+def make_shape(data: bytes) -> bytes:
+    """Return UTF-8 text, byte for byte, with case, digits, kinds of white space and of hidden characters made equal."""
+    return data.translate(_SHAPE)
+
+
+def _shape_of(code: int) -> int:
+    if code in SPACES:
+        return 0x20
+    if code in CONTROLS or code >= 0xC0:  # noqa: PLR2004 - the first byte of a character beyond ASCII
+        return MARK[0]
+    char = chr(code).lower() if code < 0x80 else ""  # noqa: PLR2004 - ASCII
+    return ord("0") if char.isdigit() else ord(char) if char else code
+
+
+_SAME_DIGITS = str.maketrans("123456789", "000000000")
+_SHAPE = bytes(map(_shape_of, range(256)))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A form that is looked for in disguise.
+
+    Attributes:
+        index: Its index in the ruleset.
+        text: The form.
+        views: The views under which it may be found.
+    """
+
+    index: int
+    text: str
+    views: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lookout:
+    """The forms that are looked for in disguise, ready to be found. Made by `prepare`.
+
+    Attributes:
+        keys: Every form with its case folded, sorted, each once.
+        targets: For each key, the forms that it stands for, by index.
+        max_hidden: So many hidden characters may stand between two characters of a form.
+        quick: Automata over ASCII text as it is: whatever they miss holds no disguise.
+        tight: Automata over shapes: disguises whose first disguised character is no white space.
+        gapped: Automata over shapes: disguises whose first disguised character is white space.
+        heads: Matches each character beyond ASCII that a form may begin with or have its first character disguised as;
+            None where there is none.
+    """
+
+    keys: tuple[str, ...] = field(repr=False)
+    targets: tuple[tuple[Target, ...], ...] = field(repr=False)
+    max_hidden: int
+    quick: tuple[BytesAhoCorasick, ...] = field(repr=False)
+    tight: tuple[BytesAhoCorasick, ...] = field(repr=False)
+    gapped: tuple[BytesAhoCorasick, ...] = field(repr=False)
+    heads: re.Pattern[str] | None = field(repr=False)
+
+
+def views_for(form: str, *, common: bool) -> int:
+    """Return the views under which a form is looked for.
+
+    Ordinary documents hold `<S>`, `[ ref ]` and `&lt;image&gt;`, so forms that are common, short, or begin with a
+    letter or digit are looked for only where no ordinary text spells them. See docs/lookalikes.md.
+    """
+    short = sum(map(str.isalnum, form)) < _MIN_SIGNIFICANT
+    return SAFE if common or short or form[:1].isalnum() or len(form) == 1 else EVERY
+
+
+def prepare(forms: Iterable[tuple[str, bool]], max_hidden: int) -> Lookout:
+    """Prepare to look for forms in disguise.
+
+    Args:
+        forms: Every form of the ruleset, in order, and whether ordinary documents hold it.
+        max_hidden: The policy's `limits.max_hidden`.
+    """
+    by_key: dict[str, list[Target]] = {}
+    # By form, its digits made equal: a vocabulary has thousands of numbered forms.
+    known: dict[tuple[str, bool], int] = {}
+    views: dict[str, int] = {}
+    for index, (text, common) in enumerate(forms):
+        key = fold_case(text)
+        plain = key.translate(_SAME_DIGITS)
+        own = known.get((plain, common))
+        if own is None:
+            own = known[plain, common] = views_for(plain, common=common)
+            views[plain] = views.get(plain, 0) | own
+        by_key.setdefault(key, []).append(Target(index, text, own))
+    keys = sorted(by_key)
+    wide = {key for key, own in views.items() if own & ~SAFE}
+    escaped = set(_escaped_heads({key[0] for key in wide}))
+    return Lookout(
+        keys=tuple(keys),
+        targets=tuple(tuple(by_key[key]) for key in keys),
+        max_hidden=max_hidden,
+        quick=_build({*_quick_patterns(keys, wide), *escaped}),
+        tight=_build({*_tight_patterns(views, wide), *map(make_shape, escaped)}),
+        gapped=_build({start + b" " for start in _beginnings(wide)}),
+        heads=_compile_heads({key[0] for key in keys}),
+    )
+
+
+def _beginnings(keys: Iterable[str]) -> set[bytes]:
+    """Return the shapes of all proper beginnings of the keys, as far as they are ASCII; with and without spaces."""
+    shapes: set[bytes] = set()
+    for key in keys:
+        size = next((at for at, char in enumerate(key) if not char.isascii()), len(key) - 1)
+        for text in {key[:size], "".join(key[:size].split())}:
+            shape = make_shape(text.encode())
+            shapes.update(shape[:end] for end in range(1, len(shape) + 1))
+    return shapes
+
+
+def _tight_patterns(keys: Iterable[str], wide: Iterable[str]) -> Iterator[bytes]:
+    yield from (start + MARK for start in _beginnings(keys))
+    yield from (start + sign.encode() for start in _beginnings(wide) for sign in INTRODUCERS)
+    for key in wide:
+        for text in {key, "".join(key.split())}:
+            if text.isascii():
+                yield make_shape(text.encode())
+
+
+def _quick_patterns(keys: Iterable[str], wide: Iterable[str]) -> Iterator[bytes]:
+    """Yield what ASCII text with a disguise holds as it is: any beginning of a form, or one that breaks off early."""
+    for size in range(1, _HEAD + 1):
+        whole = {key[:size] for key in keys if len(key) >= size}
+        loose = {key[:size] for key in wide if len(key) >= size}
+        for start in filter(str.isascii, whole):
+            follow = CONTROLS + (SPACES + INTRODUCERS.encode() if start.translate(_SAME_DIGITS) in loose else b"")
+            for spelled in _spellings(start):
+                if size == _HEAD:
+                    yield spelled
+                else:
+                    yield from (spelled + bytes([code]) for code in follow)
+        # A form that is shorter than a head is a head.
+        for start in filter(str.isascii, {key for key in keys if len(key) == size < _HEAD}):
+            yield from _spellings(start)
+
+
+def _spellings(text: str) -> Iterator[bytes]:
+    """Yield ASCII text in every mixture of upper and lower case."""
+    for chars in product(*({char, char.upper()} for char in text)):
+        yield "".join(chars).encode()
+
+
+def _escaped_heads(heads: set[str]) -> Iterator[bytes]:
+    """Yield the beginnings of escapes that may stand for a form's first character or for an escape's."""
+    wanted = heads.union(INTRODUCERS)
+    wanted |= {char for first in wanted for char in disguises_of(first)}
+    yield from (b"&" + name.encode() for name, char in names().items() if char in wanted)
+    for char in wanted:
+        yield from _both_cases(b"%%%02x" % char.encode()[0])
+        yield from _both_cases(b"\\u%04x" % ord(char) if ord(char) < 0x10000 else b"\\ud8")  # noqa: PLR2004
+        if ord(char) < 0x100:  # noqa: PLR2004 - two hexadecimal digits
+            yield from _both_cases(b"\\x%02x" % ord(char))
+    yield from (b"&#", b"\\u{", b"\\U000", b"\\\\u", b"\\\\x", b"\\\\U")
+    # An escape whose second character is an escape itself.
+    for outer, inner in product(INTRODUCERS, ("&#", "%2", "%3", "%4", "%5", "%6", "%7", "\\u", "\\x")):
+        yield (outer + inner).encode()
+
+
+def _both_cases(pattern: bytes) -> Iterator[bytes]:
+    """Yield a pattern with its hexadecimal digits in every mixture of case."""
+    head = 2 if pattern.startswith(b"\\") else 1
+    yield from (pattern[:head] + digits for digits in _spellings(pattern[head:].decode()))
+
+
+def _compile_heads(firsts: set[str]) -> re.Pattern[str] | None:
+    found = {char for first in firsts for char in disguises_of(first)}
+    return re.compile(f"[{re.escape(''.join(sorted(found)))}]") if found else None
+
+
+def _build(patterns: set[bytes]) -> tuple[BytesAhoCorasick, ...]:
+    """Build automata for the patterns, each for at most three first bytes, which the library can skip to."""
+    firsts = sorted({pattern[0] for pattern in patterns})
+    groups = [firsts[at : at + _MAX_FIRST_BYTES] for at in range(0, len(firsts), _MAX_FIRST_BYTES)]
+    return tuple(
+        BytesAhoCorasick(sorted(pattern for pattern in patterns if pattern[0] in group), MatchKind.Standard)
+        for group in groups
+    )
