@@ -10,7 +10,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from guardtok.decide import Finding
+from guardtok.decide import Finding, changes, leftmost_longest
 from guardtok.ruleset import FormKind, to_action
 from guardtok.views import find_disguised
 from guardtok.violation import Action, Mode
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from guardtok.ruleset import Ruleset
     from guardtok.views import Disguise
     from guardtok.violation import Match
+
+_ESCAPED = 16
+"""So many characters an escape has, on the average of a form, at most."""
 
 LOOKALIKES = "lookalikes"
 """The rule of a form in disguise."""
@@ -42,18 +45,31 @@ def add_lookalikes(decided: Decided, matches: Sequence[Match], intake: Intake, r
     """
     if all(run.source not in ruleset.watched for run in intake.runs):
         return decided
-    found = [each for each, _ in judge_disguises(look(intake, matches, ruleset), intake, ruleset)]
-    if not found:
+    return add_disguises(decided, look(intake, matches, ruleset), intake, ruleset)
+
+
+def add_disguises(decided: Decided, disguises: Sequence[Disguise], intake: Intake, ruleset: Ruleset) -> Decided:
+    """Return the decision with what is to be said of these disguised forms."""
+    judged = list(judge_disguises(disguises, intake, ruleset))
+    if not judged:
         return decided
+    found = [finding for finding, _ in judged]
     groups: dict[tuple[int, str, str, str], list[Finding]] = {}
     for finding in found:
         path = intake.runs[finding.run].path
         groups.setdefault((finding.match[0], finding.source, path, finding.view), []).append(finding)
+    # After the first character that was read, if there are two: the escape that it may be stays whole.
+    breaks = [
+        (each.form, each.second - 1 if each.second < each.end else each.start, each.end)
+        for finding, each in judged
+        if changes(finding)
+    ]
     findings = sorted([*decided.findings, *found], key=_in_order)
     blocks = (each for each in found if each.action is Action.BLOCK and each.mode is Mode.ENFORCE)
     refused = sorted([*filter(None, [decided.refused, next(blocks, None)])], key=_in_order)
     return replace(
         decided,
+        breaks=tuple(sorted([*decided.breaks, *breaks], key=leftmost_longest)) if breaks else decided.breaks,
         findings=tuple(findings[: ruleset.policy.limits.max_violations]),
         groups=(*decided.groups, *((group[0], len(group)) for group in groups.values())),
         refused=refused[0] if refused else None,
@@ -63,10 +79,20 @@ def add_lookalikes(decided: Decided, matches: Sequence[Match], intake: Intake, r
 def look(intake: Intake, matches: Sequence[Match], ruleset: Ruleset) -> list[Disguise]:
     """Return every form in disguise in a text, by start; see `guardtok.views.find_disguised`.
 
+    Escapes of escapes can be of any length. Those longer than `longest_disguise` are left out, for no stream could hold
+    them.
+
     Raises:
         ViewError: A view failed; nothing is known of the text.
     """
-    return find_disguised(intake.text, intake.data, matches, ruleset.lookout)
+    longest = longest_disguise(ruleset)
+    found = find_disguised(intake.text, intake.data, matches, ruleset.lookout)
+    return [each for each in found if each.end - each.start <= longest]
+
+
+def longest_disguise(ruleset: Ruleset) -> int:
+    """Return how many characters a form in disguise may have: sixteen and what may be hidden, for each of its own."""
+    return ruleset.longest * (_ESCAPED + ruleset.policy.limits.max_hidden)
 
 
 def judge_disguises(
@@ -104,5 +130,4 @@ def _react(form: int, source: str, ruleset: Ruleset) -> Action:
 
 
 def _in_order(finding: Finding) -> tuple[int, int]:
-    _, start, end = finding.match
-    return start, -end
+    return leftmost_longest(finding.match)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOGGED_GROUPS = 16
 """So many records of one call go to the sinks, each with a count; the rest are summed up."""
 
-_AROUND = 24
+AROUND = 24
 """Characters of an excerpt on each side of the match."""
 
 
@@ -52,23 +52,13 @@ class Report:
 
     def violations(self) -> tuple[Violation, ...]:
         """Return one record per finding, in the order of the text, at most `limits.max_violations`."""
-        return tuple(self._write(finding, 1) for finding in self.decided.findings)
+        return tuple(self.write(finding, 1) for finding in self.decided.findings)
 
     def groups(self) -> Iterator[Violation]:
-        """Yield what a log gets: one record per form, rule, source and path, its place that of the first occurrence.
-
-        A vocabulary has a thousand forms, and a text can hold them all: after sixteen records, those of one rule,
-        source and action are one record, whose token is `*`. The counts are always whole.
-        """
-        groups = self.decided.groups
-        for finding, count in groups[:LOGGED_GROUPS]:
-            yield self._write(finding, count)
-        rest: dict[tuple[str, str, Action], list[tuple[Finding, int]]] = {}
-        for finding, count in groups[LOGGED_GROUPS:]:
-            rest.setdefault((finding.rule, finding.source, finding.action), []).append((finding, count))
-        for others in rest.values():
-            record = self._write(others[0][0], sum(count for _, count in others))
-            yield replace(record, token="*", token_id=None, role=None) if len(others) > 1 else record  # noqa: S106
+        """Yield what a log gets: see `Tally`."""
+        tally = Tally()
+        tally.add(self)
+        return tally.records()
 
     def refusal(self) -> tuple[str, tuple[Violation, ...]]:
         """Return the form that was refused and the violations, the refused one among them."""
@@ -77,14 +67,15 @@ class Report:
             return "", self.violations()
         found = self.violations()
         if refused not in self.decided.findings:
-            found = (self._write(refused, 1), *found)
+            found = (self.write(refused, 1), *found)
         return self.ruleset.forms[refused.match[0]].text, found
 
     def verdict(self) -> Verdict:
         """Return what the policy says of the text."""
         return Verdict(self.decided.action, self.violations(), self.decided.count)
 
-    def _write(self, finding: Finding, count: int) -> Violation:
+    def write(self, finding: Finding, count: int) -> Violation:
+        """Write one finding out, standing for so many."""
         index, start, end = finding.match
         form = self.ruleset.forms[index]
         run = self.intake.runs[finding.run]
@@ -128,8 +119,56 @@ class Report:
         return runs[first].start, runs[last].end
 
     def _excerpt(self, start: int, end: int) -> str:
-        text = self.intake.text[max(0, start - _AROUND) : end + _AROUND]
+        text = self.intake.text[max(0, start - AROUND) : end + AROUND]
         return defuse(text, self.ruleset)
+
+
+class Tally:
+    """What a log gets: one record per form, rule, source and path, its place that of the first occurrence.
+
+    A vocabulary has a thousand forms, and a text can hold them all: after sixteen records, those of one rule, source
+    and action are one record, whose token is `*`. The counts are always whole.
+    """
+
+    __slots__ = ("_groups", "_members")
+
+    def __init__(self) -> None:
+        self._members: dict[tuple[object, ...], _Group] = {}  # by form, rule, source and path
+        self._groups: dict[tuple[object, ...], _Group] = {}
+
+    def add(self, report: Report) -> None:
+        """Count the findings of one more stretch of the same text."""
+        for finding, count in report.decided.groups:
+            key: tuple[object, ...] = (
+                finding.match[0],
+                finding.rule,
+                finding.source,
+                report.intake.runs[finding.run].path,
+                finding.view,
+            )
+            group = self._members.get(key)
+            if group is None:
+                # After the first sixteen a group is one of rule, source and action.
+                kind = key if len(self._groups) < LOGGED_GROUPS else (finding.rule, finding.source, finding.action)
+                group = self._groups.get(kind)
+                if group is None:
+                    group = self._groups[kind] = _Group(report.write(finding, 1))
+                group.members += 1
+                self._members[key] = group
+            group.count += count
+
+    def records(self) -> Iterator[Violation]:
+        """Yield the records: the first sixteen, then what sums up the rest."""
+        for group in self._groups.values():
+            record = replace(group.record, count=group.count)
+            yield replace(record, token="*", token_id=None, role=None) if group.members > 1 else record  # noqa: S106
+
+
+@dataclass(slots=True)
+class _Group:
+    record: Violation
+    count: int = 0
+    members: int = 0
 
 
 def refuse_intake(
@@ -160,8 +199,15 @@ def refuse_intake(
     return Verdict(Action.BLOCK, (record,), 1)
 
 
+def hasher(key: bytes) -> hashlib.blake2b:
+    """Return the keyed hash that identifies text in records."""
+    return hashlib.blake2b(key=key, digest_size=16)
+
+
 def _digest(text: str, key: bytes) -> str:
-    return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
+    keyed = hasher(key)
+    keyed.update(text.encode())
+    return keyed.hexdigest()
 
 
 def defuse(text: str, ruleset: Ruleset) -> str:
