@@ -7,8 +7,10 @@ what it finds.
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -34,7 +36,6 @@ from guardtok.stream import Stream
 from guardtok.text import UNKNOWN, Text
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
 
     import tiktoken
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from guardtok.violation import Verdict
 
 _NO_BOUND = sys.maxsize
+_WORTH_A_THREAD = 1_000
+"""Characters of a text in a batch, on average, from which on threads cost less than they bring."""
 
 
 class Guard:
@@ -160,7 +163,7 @@ class Guard:
     def encode_batch(
         self, texts: Iterable[str], *, source: str | None = None, request_id: str | None = None
     ) -> list[Encoded]:
-        """Encode texts one by one.
+        """Encode texts: decide and log them in their order, then encode them, long ones in a thread for each core.
 
         Args:
             texts: Plain strings with `source`, whose path in violations is their index (`[3]`), or `Text`s without.
@@ -171,13 +174,18 @@ class Guard:
             RefusedError: For the first text that the policy refuses.
             GuardtokError: Whatever else `encode` raises, for the first text that makes it.
         """
-        encoded = []
+        reports = []
         for index, text in enumerate(texts):
             if source is None or isinstance(text, Text):
-                encoded.append(self.encode(text, source=source, request_id=request_id))
+                reports.append(self._examine(self._ruleset, text, source, request_id))
             else:
-                encoded.append(self.encode(Text(text, source=source, path=f"[{index}]"), request_id=request_id))
-        return encoded
+                labelled = Text(text, source=source, path=f"[{index}]")
+                reports.append(self._examine(self._ruleset, labelled, None, request_id))
+        length = sum(len(report.intake.text) for report in reports)
+        if length < len(reports) * _WORTH_A_THREAD or not getattr(self.tokenizer, "parallel", False):
+            return [encode(report) for report in reports]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(encode, reports))
 
     def sanitize(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Sanitized:
         """Make a text safe to go on as text: nothing in it parses that its source may not write.

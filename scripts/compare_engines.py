@@ -39,13 +39,16 @@ SCHEMES = {"gigatoken": ("gpt2", "qwen2", "gpt4", "o200k"), "riptoken": ("",)}
 VOCABULARIES = ("guardtok", "r50k_base", "p50k_base", "cl100k_base", "o200k_base", "qwen")
 SEED = 20_260_801
 MAX_DIFFERENCES = 50_000
-BLOCK = 32
+BLOCK = 64
+FEW_FROM = 0x40000  # Nothing is assigned from here on but tags, selectors and private use.
 FRESH = 20_000_000
 
 _CONTEXTS = (
     "{0}{0}|{0}_a|{0}.the|{0}'s|{0}'S|{0}'ll|'{0}|a'l{0}|1{0}2345|{0}12345|12{0}|{0}\n \na|\n{0}\n\n|{0}\r\n|{0} {0}\n|"
-    "  {0}  a|\t{0}\t|a{0}b|A{0}b|a{0}B|A{0}{0}B|(the{0}|!{0}!|/{0}/\n|漢{0}a|é{0}字|e\u0301{0}\u0301|\u200d{0}\u200d|👩{0}👩"
+    "  {0}  a|\t{0}\t|a{0}b|A{0}b|a{0}B|A{0}{0}B|(the{0}|!{0}!|/{0}/\n|漢{0}a|é{0}字|"
+    "e\u0301{0}\u0301|\u200d{0}\u200d|👩{0}👩"
 )
+_FEW = "{0}{0}|{0}_a|{0}'s|1{0}2345|{0}12345|{0}\n \na|  {0}  a|a{0}B"
 _BLANK = (
     " ",
     "  ",
@@ -65,6 +68,7 @@ _BLANK = (
 _MARKS = "'s 'LL 've \u2019s ' ! ... / //\n _ - ( <|endoftext|> the The THE camelCase 0 12 1234"
 _WORDS = "İ \u017f ǅ ʰ ß naïve e\u0301 मानक ภาษา 漢字 かな 한글 ٣ Ⅷ ½ 👩\u200d👩\u200d👧 \U0001d518 🇫🇷"
 
+FEW_CONTEXTS = tuple(_FEW.split("|"))
 CONTEXTS = tuple(_CONTEXTS.split("|"))
 """Each cuts text in its own way, so that what a character counts as (letter, digit, blank, mark …) shows in the ids:
 before `_a` and `'s`, which are one piece or two, between digits that are counted in threes, around white space …"""
@@ -98,13 +102,24 @@ def main() -> int:
             "contexts": len(CONTEXTS),
             "seed": SEED,
             "strings": arguments.strings,
-            "vocabularies": [entry for entry in entries if entry is not None],
         }
         path = arguments.out / f"engine_{engine}.json"
+        kept = kept_entries(path, result, {encoding.name for encoding in encodings})
+        result["vocabularies"] = [*kept, *(entry for entry in entries if entry is not None)]
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"{path}: {len(result['vocabularies'])} vocabularies")
         written += 1
     return 0 if written else 1
+
+
+def kept_entries(path: Path, result: dict[str, Any], compared: set[str]) -> list[dict[str, Any]]:
+    """Return what an earlier run in the same versions found for other vocabularies."""
+    if not path.is_file():
+        return []
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    if not result.items() <= earlier.items():
+        return []
+    return [entry for entry in earlier["vocabularies"] if entry["name"] not in compared]
 
 
 def load_encoding(name: str) -> tiktoken.Encoding:
@@ -195,7 +210,8 @@ def differing(encode: Callable[[str], list[int]], encoding: tiktoken.Encoding) -
 
 def in_contexts(character: str) -> str:
     """Return a text of a character in each context."""
-    return ".".join([context.format(character) for context in CONTEXTS]) + "."
+    contexts = CONTEXTS if ord(character) < FEW_FROM else FEW_CONTEXTS
+    return ".".join([context.format(character) for context in contexts]) + "."
 
 
 def random_texts(count: int) -> Iterator[str]:

@@ -42,7 +42,7 @@ KNOWN_CALL, KNOWN_CHARACTER = 5e-6, 5e-9
 WEAR = 0.5e-9
 """Seconds that each character costs of the budget, whatever it took: a table lives for 10⁹ characters at most."""
 
-TIMED = 1_000
+TIMED = 4_000
 """A text of fewer characters is timed with a chance of its length by this, and then stands for those that were not."""
 
 # No piece of any pattern that was compared goes on from a letter or a digit to one of these, nor looks behind itself,
@@ -146,7 +146,9 @@ class GigatokenEngine:
             path = Path(folder, "ranks.tiktoken")
             path.write_bytes(rank_file(self._encoding))
             # Without special tokens there is nothing that it could parse.
-            return gigatoken.Tokenizer.from_tiktoken(path, pretokenizer=self._scheme, special_tokens={}).backend
+            whole = gigatoken.Tokenizer.from_tiktoken(path, pretokenizer=self._scheme, special_tokens={})
+        table: Backend = whole.backend
+        return table
 
 
 def _slices(text: str) -> Iterator[str]:
