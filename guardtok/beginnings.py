@@ -28,12 +28,14 @@ class Beginnings:
         forms: The forms in the order of their code points.
         exact: Finds a character that a form begins with; None where there are no forms.
         disguised: Finds a character that a form in disguise may begin with, or the form itself.
+        shortest: Length of the shortest form.
         longest: Length of the longest form.
     """
 
     forms: tuple[str, ...] = field(repr=False)
     exact: re.Pattern[str] | None
     disguised: re.Pattern[str] | None
+    shortest: int
     longest: int
 
     def may_grow(self, text: str) -> bool:
@@ -87,7 +89,11 @@ def sort_beginnings(ruleset: Ruleset) -> Beginnings:
     folded = {key[0] for key in ruleset.lookout.keys}
     disguised = firsts | {char for first in folded for char in (first, first.upper(), *disguises_of(first))}
     return Beginnings(
-        forms, _one_of(firsts), _one_of(disguised.union(INTRODUCERS) if firsts else firsts), ruleset.longest
+        forms,
+        _one_of(firsts),
+        _one_of(disguised.union(INTRODUCERS) if firsts else firsts),
+        min(map(len, forms), default=0),
+        ruleset.longest,
     )
 
 

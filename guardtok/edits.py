@@ -11,14 +11,21 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from guardtok.breaking import REPLACEMENT
+from guardtok.lookalikes import longest_disguise
+from guardtok.policy.model import Reaction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from guardtok.beginnings import Beginnings
     from guardtok.breaking import Breaker
     from guardtok.decide import Decided
     from guardtok.ruleset import Ruleset
     from guardtok.violation import Span
+
+
+_STRICT = frozenset({Reaction.ESCAPE, Reaction.BLOCK})
+"""What `lookalikes` says where a disguise may not stay."""
 
 
 class Edit(NamedTuple):
@@ -45,12 +52,29 @@ class Editor:
     nothing that goes on from it is one.
     """
 
-    __slots__ = ("_breaker", "_broken", "_cut", "_gained", "_prefixes", "_reach", "_separators", "_since")
+    __slots__ = (
+        "_beginnings",
+        "_breaker",
+        "_broken",
+        "_cut",
+        "_gained",
+        "_lookout",
+        "_prefixes",
+        "_reach",
+        "_separators",
+        "_since",
+    )
 
-    def __init__(self, ruleset: Ruleset, breaker: Breaker) -> None:
+    def __init__(self, ruleset: Ruleset, breaker: Breaker, beginnings: Beginnings, sources: Iterable[str]) -> None:
         self._prefixes = ruleset.prefixes
         self._reach = ruleset.longest - 1
         self._breaker = breaker
+        self._beginnings = beginnings
+        # Where disguises may not stay, a cut must not make one either.
+        strict = any(ruleset.lookalikes[source] in _STRICT for source in ruleset.watched.intersection(sources))
+        self._lookout = ruleset.lookout if strict else None
+        if strict:
+            self._reach = longest_disguise(ruleset)
         self._separators: dict[str, str] = {}  # what was found between two characters before
         self._since = ""  # the end of what was kept since the last gap
         self._broken = -1  # where the last separator went, in the original
@@ -131,7 +155,11 @@ class Editor:
         tail = self._tail(kept, gap)
         prefixes = self._prefixes
         # A single character is a prefix if a form begins with it, and to ask that first is cheap.
-        return any(first in prefixes and tail[index:] in prefixes for index, first in enumerate(tail))
+        if any(first in prefixes and tail[index:] in prefixes for index, first in enumerate(tail)):
+            return True
+        if self._lookout is None:
+            return False
+        return self._beginnings.find_open_disguise(tail, 0, len(tail), self._lookout) < len(tail)
 
     def _tail(self, kept: list[str], gap: int) -> str:
         """Return the end of what was kept since the last gap, at most as long as matters."""

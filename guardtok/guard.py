@@ -208,7 +208,7 @@ class Guard:
         """
         report = self._examine(self._ruleset, text, source, request_id)
         original = text if isinstance(text, Text) else Text(text, source=source or UNKNOWN)
-        return sanitize(report, original, self._breaker)
+        return sanitize(report, original, self._breaker, self._beginnings)
 
     def stream(self, *, source: str, request_id: str | None = None) -> Stream:
         """Begin a text that comes in chunks and goes on as text, sanitized as it would be whole.

@@ -25,6 +25,7 @@ from guardtok.text import Run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from guardtok.beginnings import Beginnings
     from guardtok.breaking import Breaker
     from guardtok.ruleset import Ruleset
     from guardtok.text import Text
@@ -186,13 +187,14 @@ def _remint(*parts: Any) -> Sanitized:  # noqa: ANN401 - what __reduce__ gave
     return Sanitized(_MINT, *parts)
 
 
-def sanitize(report: Report, original: Text, breaker: Breaker) -> Sanitized:
+def sanitize(report: Report, original: Text, breaker: Breaker, beginnings: Beginnings) -> Sanitized:
     """Edit a decided text that is not refused, and check the result.
 
     Args:
         report: The text as it was taken in, and the decision.
         original: The text as the caller gave it.
         breaker: What breaks the ruleset's forms.
+        beginnings: What they begin with.
 
     Raises:
         VerificationError: A form that the policy does not allow would still be there; nothing is returned.
@@ -201,7 +203,8 @@ def sanitize(report: Report, original: Text, breaker: Breaker) -> Sanitized:
     text = intake.text
     edits: list[Edit] = []
     if decided.breaks or decided.cuts:
-        text, edits = Editor(report.ruleset, breaker).edit(intake.text, decided, 0, len(intake.text))
+        editor = Editor(report.ruleset, breaker, beginnings, {run.source for run in intake.runs})
+        text, edits = editor.edit(intake.text, decided, 0, len(intake.text))
     repaired = list(_repairs(original, intake.text))
     made = tuple(_compose(repaired, edits, original) if repaired else edits)
     sanitized = Sanitized(_MINT, text, made, original.runs, (report,), breaker)

@@ -62,10 +62,11 @@ class Stream:
         self._key = key
         self._request_id = request_id
         self._emit = emit
-        self._editor = Editor(ruleset, breaker)
+        self._editor = Editor(ruleset, breaker, beginnings, {source})
         self._decoder = codecs.getincrementaldecoder("utf-8")(
             "replace" if self._policy.surrogates is Surrogates.REPLACE else "strict"
         )
+        self._undecoded = False
         self._open = True
         self._taken = 0  # the characters that were fed
         self._half = ""  # the first half of a surrogate pair, if the last chunk ended in one
@@ -113,8 +114,10 @@ class Stream:
             NotTextError: The chunk is no string (a `TypeError`).
         """
         self._check_open()
-        if self._decoder.getstate()[0]:
+        if self._undecoded:
             chunk = self._decode(b"", final=True) + chunk
+        elif self._is_clean(chunk):
+            return self._pass_on(chunk)
         return self._advance(chunk, final=False)
 
     def feed_bytes(self, chunk: bytes) -> str:
@@ -169,13 +172,36 @@ class Stream:
             if close is not None:
                 await close()
 
+    def _is_clean(self, chunk: str) -> bool:
+        """Whether nothing is held back and no form can begin in a chunk: so it is with nearly all."""
+        return (
+            self._front == len(self._buffer)
+            and type(chunk) is str
+            and chunk.isascii()
+            and not (self._half or self._allowed or self._reaching or self._breaks)
+            and self._hash is None
+            and self._taken + len(chunk) <= self._policy.limits.max_chars
+            and not self._beginnings.occur(chunk, 0, len(chunk), self._lookout)
+        )
+
+    def _pass_on(self, chunk: str) -> str:
+        self._taken += len(chunk)
+        self._editor.keep(chunk)
+        self._buffer += chunk
+        self._front = len(self._buffer)
+        if self._front > 2 * self._reach:
+            self._forget(self._front - self._reach)
+        return chunk
+
     def _check_open(self) -> None:
         if not self._open:
             raise StreamClosedError("This stream has ended. Begin a new one for the next text: Guard.stream(source=…).")
 
     def _decode(self, chunk: bytes, *, final: bool) -> str:
         try:
-            return self._decoder.decode(chunk, final)
+            text = self._decoder.decode(chunk, final)
+            self._undecoded = bool(self._decoder.getstate()[0])
+            return text
         except UnicodeDecodeError:
             self.close()
         # Raised out here it has no context: the decoder's own error quotes the bytes.
@@ -238,12 +264,12 @@ class Stream:
         buffer, front = self._buffer, self._front
         exact: list[Match] = []
         disguises: list[Disguise] = []
-        if self._beginnings.occur(buffer, front, stop, self._lookout):
+        if self._may_match(stop):
             exact, disguises = self._scan(stop)
             if self._excerpts and not final:
                 # A record shows what follows its match, so that must have come.
-                near = [m[1] for m in (*exact, *disguises) if m[2] + AROUND > len(buffer)]
-                stop = min([stop, *near])
+                spans = [(start, end) for _, start, end in exact] + [(each.start, each.end) for each in disguises]
+                stop = min([stop, *(start for start, end in spans if end + AROUND > len(buffer))])
                 exact = [match for match in exact if match[1] < stop]
                 disguises = [disguise for disguise in disguises if disguise.start < stop]
         if stop == front:
@@ -253,7 +279,7 @@ class Stream:
         else:
             text = buffer[front:stop]
             self._editor.keep(text)
-        self._covered = max([self._covered, *(match[2] for match in (*exact, *disguises))])
+        self._covered = max([self._covered, *(end for _, _, end in exact), *(each.end for each in disguises)])
         if self._hash is not None:
             self._hash.update(buffer[front:stop].encode())
         self._front = stop
@@ -261,6 +287,13 @@ class Stream:
         if stop > 2 * self._reach:
             self._forget(stop - self._reach)
         return text
+
+    def _may_match(self, stop: int) -> bool:
+        """Whether a match could begin between the front and a position."""
+        buffer, front = self._buffer, self._front
+        if len(buffer) - front < self._beginnings.shortest and buffer.isascii():
+            return False
+        return self._beginnings.occur(buffer, front, stop, self._lookout)
 
     def _scan(self, stop: int) -> tuple[list[Match], list[Disguise]]:
         """Return what begins between the front and a position, exact and in disguise."""
@@ -320,19 +353,6 @@ class Stream:
         self._found += [report.write(finding, 1) for finding in report.decided.findings[:room]]
         self._tally.add(report)
         self._count += report.decided.count
-
-    def _refuse(self, refused: Finding, found: list[Match], intake: Intake) -> NoReturn:
-        """Raise as the whole text would, with what was found up to the form that is refused."""
-        _, start, end = refused.match
-        found = [match for match in found if (match[1], -match[2]) <= (start, -end)]
-        decided = decide(found, intake, self._ruleset, self._context)
-        report = Report(intake, decided, self._ruleset, self._key, self._request_id)
-        self._record(report)
-        if self._hash is not None:
-            self._hash.update(intake.text[self._front : end].encode())
-        record = report.write(refused, 1)
-        violations = self._found if record in self._found else [record, *self._found]
-        raise RefusedError(self._ruleset.forms[refused.match[0]].text, tuple(self._identified(violations)))
 
     def _identified(self, records: Iterable[Violation]) -> Iterator[Violation]:
         """Yield the records, with the digest of the whole string where the policy lets a log know it."""
