@@ -6,6 +6,7 @@ Each is one character here, and its place is the place of the whole escape.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from html.entities import html5
 from types import MappingProxyType
@@ -23,6 +24,7 @@ _NESTED = 3
 """So deep may an escape's own characters be escapes: `%26%6c%74%3b` is `&lt;`. Its first character may be one without
 a bound: `&amp;amp;amp;lt;`."""
 
+_PLAIN_ENTITY = re.compile(r"([A-Za-z][A-Za-z0-9]{1,30});")
 _MAX_NAME = 32
 _MAX_DIGITS = 16
 _SIMPLE = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "/": "/", '"': '"', "'": "'", "\\": "\\"}
@@ -63,6 +65,9 @@ def _bare() -> frozenset[str]:
 
 
 def _decode_entity(text: str, start: int, nested: int) -> tuple[str, int, int] | None:
+    plain = _PLAIN_ENTITY.match(text, start)
+    if plain is not None and plain[1] in names():
+        return names()[plain[1]], plain.end(), View.ENTITY
     name, end, bare = "", start, None
     views: int = View.ENTITY
     while end < len(text) and len(name) < _MAX_NAME:
@@ -107,7 +112,7 @@ def _decode_percent(text: str, start: int, nested: int) -> tuple[str, int, int] 
     while len(octets) < size:
         if end >= len(text):
             return None
-        sign, after, more = read(text, end, nested) if text[end] != "%" else ("%", end + 1, EXACT)
+        sign, after, more = read(text, end, nested)
         following = _read_hex(text, after, 2, nested) if sign == "%" else None
         if following is None:
             return None
@@ -130,8 +135,10 @@ def _decode_backslash(text: str, start: int, nested: int) -> tuple[str, int, int
     size = {"u": 4, "x": 2, "U": 8}.get(kind)
     if size is None:
         return None
-    if kind == "u" and text.startswith("{", end):
-        return _decode_braces(text, end + 1, views, nested)
+    if kind == "u" and end < len(text):
+        sign, after, more = read(text, end, nested)
+        if sign == "{":
+            return _decode_braces(text, after, views | more, nested)
     found = _read_hex(text, end, size, nested)
     if found is not None and found[0] in _SURROGATES:
         found = _read_pair(text, found, nested) if kind == "u" else None
@@ -141,7 +148,12 @@ def _decode_backslash(text: str, start: int, nested: int) -> tuple[str, int, int
 def _read_pair(text: str, high: tuple[int, int, int], nested: int) -> tuple[int, int, int] | None:
     """Return the character that two escaped surrogates spell, `high` the first of them."""
     value, end, views = high
-    low = _read_hex(text, end + 2, 4, nested) if text.startswith("\\u", end) else None
+    for expected in "\\u":
+        sign, end, more = read(text, end, nested) if end < len(text) else ("", end, EXACT)
+        if sign != expected:
+            return None
+        views |= more
+    low = _read_hex(text, end, 4, nested)
     if low is None or value in _LOW_SURROGATES or low[0] not in _LOW_SURROGATES:
         return None
     return 0x10000 + (value - 0xD800) * 0x400 + low[0] - 0xDC00, low[1], views | low[2]
@@ -161,6 +173,9 @@ def _decode_braces(text: str, start: int, views: int, nested: int) -> tuple[str,
 
 
 def _read_hex(text: str, start: int, size: int, nested: int) -> tuple[int, int, int] | None:
+    raw = text[start : start + size]
+    if len(raw) == size and raw.isalnum() and raw.isascii():
+        return (int(raw, 16), start + size, EXACT) if _HEX.issuperset(raw) else None
     digits, end, views = "", start, EXACT
     while len(digits) < size:
         if end >= len(text):

@@ -22,15 +22,35 @@ if TYPE_CHECKING:
 
 SPACES = b" \t\n\r\x0b\x0c"
 CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code not in SPACES)
-MARK = b"\x01"
-"""Stands in a shape for a control character, or for a character beyond ASCII: for its first byte, to be exact."""
+MARK = b"E"
+"""Stands in a shape for a control character, or for a character beyond ASCII: for its first byte, to be exact.
+
+A shape has no capitals, so it is free; and ahocorasick_rs, which skips to the bytes that it holds to be rare, leaves it
+alone.
+"""
+
+_INTRODUCERS = tuple(sign.encode() for sign in INTRODUCERS)
+_ESCAPES = tuple(
+    bytes([first, second])
+    for first, seconds in zip(
+        b"&%\\", (b"#abcdefghijklmnopqrstuvwxyz%\\", b"0abcdef&\\", b"ux/\\\"'bfnrt&%"), strict=True
+    )
+    for second in seconds
+)
+"""The first two bytes of the shapes of escapes. A lone `%` behind a bracket is too frequent to be looked into."""
+
+_DIGITS = tuple(b"%%%d" % digit for digit in range(10))
 
 _HEAD = 4
 """So many first characters of a form are looked for in the text as it is, before its shape is made."""
 
+_NARROW_HEAD = 8
+"""The same for forms that are looked for as they are written."""
+
 _MAX_FIRST_BYTES = 3
 """So many different first bytes of patterns ahocorasick_rs can look for without walking its automaton."""
 
+_CLOSING = tuple(")]}>")
 _MIN_SIGNIFICANT = 3
 """A form with fewer letters and digits is short: most of its disguises are ordinary text."""
 
@@ -76,9 +96,14 @@ class Lookout:
         keys: Every form with its case folded, sorted, each once.
         targets: For each key, the forms that it stands for, by index.
         max_hidden: So many hidden characters may stand between two characters of a form.
-        quick: Automata over ASCII text as it is: whatever they miss holds no disguise.
+        firsts: What the first character of a form, or of its disguise, may be.
+        escaped: Automata over text as it is: escapes that may stand for a form's first character.
+        quick: Automata over ASCII text as it is: what they and `escaped` miss begins no disguise.
         tight: Automata over shapes: disguises whose first disguised character is no white space.
         gapped: Automata over shapes: disguises whose first disguised character is white space.
+        beginnings: Shapes of forms and of their beginnings, of those that `gapped` finds.
+        pairs: The first two characters of every key.
+        seconds: The second characters of the keys.
         heads: Matches each character beyond ASCII that a form may begin with or have its first character disguised as;
             None where there is none.
     """
@@ -86,9 +111,14 @@ class Lookout:
     keys: tuple[str, ...] = field(repr=False)
     targets: tuple[tuple[Target, ...], ...] = field(repr=False)
     max_hidden: int
+    firsts: frozenset[str] = field(repr=False)
+    escaped: tuple[BytesAhoCorasick, ...] = field(repr=False)
     quick: tuple[BytesAhoCorasick, ...] = field(repr=False)
     tight: tuple[BytesAhoCorasick, ...] = field(repr=False)
     gapped: tuple[BytesAhoCorasick, ...] = field(repr=False)
+    beginnings: frozenset[bytes] = field(repr=False)
+    pairs: frozenset[str] = field(repr=False)
+    seconds: frozenset[str] = field(repr=False)
     heads: re.Pattern[str] | None = field(repr=False)
 
 
@@ -96,10 +126,10 @@ def views_for(form: str, *, common: bool) -> int:
     """Return the views under which a form is looked for.
 
     Ordinary documents hold `<S>`, `[ ref ]` and `&lt;image&gt;`, so forms that are common, short, or begin with a
-    letter or digit are looked for only where no ordinary text spells them. See docs/lookalikes.md.
+    letter, a digit or a closing bracket are looked for only where no ordinary text spells them. See docs/lookalikes.md.
     """
     short = sum(map(str.isalnum, form)) < _MIN_SIGNIFICANT
-    return SAFE if common or short or form[:1].isalnum() or len(form) == 1 else EVERY
+    return SAFE if common or short or form[:1].isalnum() or form[:1] in _CLOSING else EVERY
 
 
 def prepare(forms: Iterable[tuple[str, bool]], max_hidden: int) -> Lookout:
@@ -123,15 +153,22 @@ def prepare(forms: Iterable[tuple[str, bool]], max_hidden: int) -> Lookout:
         by_key.setdefault(key, []).append(Target(index, text, own))
     keys = sorted(by_key)
     wide = {key for key, own in views.items() if own & ~SAFE}
-    escaped = set(_escaped_heads({key[0] for key in wide}))
+    narrow = [target.text for targets in by_key.values() for target in targets if target.views == SAFE]
+    firsts = {key[0] for key in keys}
+    beyond = {char for first in firsts for char in disguises_of(first)}
     return Lookout(
         keys=tuple(keys),
         targets=tuple(tuple(by_key[key]) for key in keys),
         max_hidden=max_hidden,
-        quick=_build({*_quick_patterns(keys, wide), *escaped}),
-        tight=_build({*_tight_patterns(views, wide), *map(make_shape, escaped)}),
+        firsts=frozenset(firsts | {first.upper() for first in firsts} | beyond),
+        escaped=_build(set(_escaped_heads({key[0] for key in wide}))),
+        quick=_build({*_quick_patterns(keys, wide), *_quick_narrow(narrow)}),
+        tight=_build(set(_tight_patterns(views, wide))),
         gapped=_build({start + b" " for start in _beginnings(wide)}),
-        heads=_compile_heads({key[0] for key in keys}),
+        beginnings=frozenset(_beginnings(key + " " for key in wide)),
+        pairs=frozenset(key[:2] for key in keys),
+        seconds=frozenset(key[1] for key in keys if len(key) > 1),
+        heads=re.compile(f"[{re.escape(''.join(sorted(beyond)))}]") if beyond else None,
     )
 
 
@@ -139,7 +176,7 @@ def _beginnings(keys: Iterable[str]) -> set[bytes]:
     """Return the shapes of all proper beginnings of the keys, as far as they are ASCII; with and without spaces."""
     shapes: set[bytes] = set()
     for key in keys:
-        size = next((at for at, char in enumerate(key) if not char.isascii()), len(key) - 1)
+        size = min(_ascii_size(key), len(key) - 1)
         for text in {key[:size], "".join(key[:size].split())}:
             shape = make_shape(text.encode())
             shapes.update(shape[:end] for end in range(1, len(shape) + 1))
@@ -148,7 +185,8 @@ def _beginnings(keys: Iterable[str]) -> set[bytes]:
 
 def _tight_patterns(keys: Iterable[str], wide: Iterable[str]) -> Iterator[bytes]:
     yield from (start + MARK for start in _beginnings(keys))
-    yield from (start + sign.encode() for start in _beginnings(wide) for sign in INTRODUCERS)
+    for start in _beginnings(wide):
+        yield from (start + sign for sign in (_ESCAPES if len(start) == 1 else _INTRODUCERS))
     for key in wide:
         for text in {key, "".join(key.split())}:
             if text.isascii():
@@ -156,20 +194,31 @@ def _tight_patterns(keys: Iterable[str], wide: Iterable[str]) -> Iterator[bytes]
 
 
 def _quick_patterns(keys: Iterable[str], wide: Iterable[str]) -> Iterator[bytes]:
-    """Yield what ASCII text with a disguise holds as it is: any beginning of a form, or one that breaks off early."""
-    for size in range(1, _HEAD + 1):
-        whole = {key[:size] for key in keys if len(key) >= size}
-        loose = {key[:size] for key in wide if len(key) >= size}
-        for start in filter(str.isascii, whole):
-            follow = CONTROLS + (SPACES + INTRODUCERS.encode() if start.translate(_SAME_DIGITS) in loose else b"")
-            for spelled in _spellings(start):
-                if size == _HEAD:
-                    yield spelled
-                else:
-                    yield from (spelled + bytes([code]) for code in follow)
-        # A form that is shorter than a head is a head.
-        for start in filter(str.isascii, {key for key in keys if len(key) == size < _HEAD}):
-            yield from _spellings(start)
+    """Yield what ASCII text with a disguised wide form holds as it is: its beginning, or one that breaks off early."""
+    wide_keys = [key for key in keys if key.translate(_SAME_DIGITS) in wide]
+    for size in range(1, _HEAD):
+        more = {*_ESCAPES, *map(bytes.upper, _ESCAPES), *_DIGITS} if size == 1 else {*_INTRODUCERS}
+        more.update(bytes([code]) for code in SPACES + CONTROLS)
+        for start in {key[:size] for key in wide_keys if len(key) > size and key[:size].isascii()}:
+            yield from (spelled + sign for spelled in _spellings(start) for sign in more)
+    # A form that goes on beyond ASCII at once cannot do so undisguised; one that is short is all there.
+    for start in {key[:_HEAD] for key in wide_keys if key[:_HEAD].isascii()}:
+        yield from _spellings(start)
+
+
+def _quick_narrow(texts: Iterable[str]) -> Iterator[bytes]:
+    """Yield the same for the other forms, which in ASCII text have only control characters as a disguise."""
+    for text in {text[:_NARROW_HEAD] for text in texts}:
+        plain = text[: _ascii_size(text)].encode()
+        if len(plain) == len(text):
+            yield plain
+        for size in range(1, len(plain) + (len(plain) < len(text))):
+            yield from (plain[:size] + bytes([code]) for code in CONTROLS)
+
+
+def _ascii_size(text: str) -> int:
+    """Return how many characters at the beginning are ASCII."""
+    return next((at for at, char in enumerate(text) if not char.isascii()), len(text))
 
 
 def _spellings(text: str) -> Iterator[bytes]:
@@ -198,11 +247,6 @@ def _both_cases(pattern: bytes) -> Iterator[bytes]:
     """Yield a pattern with its hexadecimal digits in every mixture of case."""
     head = 2 if pattern.startswith(b"\\") else 1
     yield from (pattern[:head] + digits for digits in _spellings(pattern[head:].decode()))
-
-
-def _compile_heads(firsts: set[str]) -> re.Pattern[str] | None:
-    found = {char for first in firsts for char in disguises_of(first)}
-    return re.compile(f"[{re.escape(''.join(sorted(found)))}]") if found else None
 
 
 def _build(patterns: set[bytes]) -> tuple[BytesAhoCorasick, ...]:

@@ -11,12 +11,12 @@ import re
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from guardtok.errors import GuardtokError, ViewError
 from guardtok.views.escapes import INTRODUCERS, read
 from guardtok.views.folds import EXACT, HIDDEN_RUN, View, hidden_as, name_views, readings, views_needed
-from guardtok.views.lookout import SPACES, make_shape
+from guardtok.views.lookout import MARK, SPACES, make_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,13 +26,18 @@ if TYPE_CHECKING:
     from guardtok.views.lookout import Lookout, Target
     from guardtok.violation import Match
 
-_SPARSE = 4_000
+_SPARSE = 2_000
 """One place to read from per so many bytes costs less than the shape of the text, which names fewer."""
 
-_DENSE = 500
-"""One place with white space per so many bytes, and the text is searched once more without its white space."""
+_DENSE = 100
+"""One match per so many bytes, and a cheap search is no longer cheap: another way is taken."""
 
-_WORD = re.compile(rb"[^ \t\n\r\x0b\x0c]+")
+_PROBE = 8_192
+"""So many bytes are searched to know."""
+
+_NOT_SPACE = re.compile(rb"[^ ]")
+_SIGNS = frozenset({MARK, *(sign.encode() for sign in INTRODUCERS)})
+_BEHIND = re.compile(r"\s*([\x21-\x7e])")
 _START = itemgetter(1)
 
 
@@ -54,33 +59,13 @@ class Disguise(NamedTuple):
     second: int
 
 
-class _Unit(NamedTuple):
-    """A character that was read, as a linked list back to the first: what it is, and what it was taken for."""
+_Unit: TypeAlias = "tuple[str, int, str, _Unit] | None"
+"""A character that counts, the reading it was taken under, what it was taken for, and the one before; None at first."""
 
-    char: str
-    reading: int
-    target: str
-    before: _Unit | None
-
-
-class _State(NamedTuple):
-    """A beginning of some form, read so far.
-
-    Attributes:
-        prefix: The beginning, case folded.
-        key: Index of the first key that begins so.
-        views: The views for what was decoded and left out.
-        hidden: How many hidden characters were left out since the last one that counts.
-        aside: The views for those: they count once the form goes on.
-        last: The last character that counts.
-    """
-
-    prefix: str
-    key: int
-    views: int
-    hidden: int
-    aside: int
-    last: _Unit | None
+_State: TypeAlias = "tuple[str, int, int, int, int, _Unit]"
+"""A beginning of some form, read so far: it, case folded; the first key that begins so; the views for what was decoded
+and left out; how many hidden characters were left out since the last that counts, and the views for those, which count
+once the form goes on; the last character that counts."""
 
 
 def find_disguised(text: str, data: bytes, exact: Sequence[Match], lookout: Lookout) -> list[Disguise]:
@@ -100,7 +85,8 @@ def find_disguised(text: str, data: bytes, exact: Sequence[Match], lookout: Look
     """
     try:
         places = _find_places(text, data, lookout)
-        return list(_read_all(text, places, exact, lookout)) if places else []
+        places.difference_update(map(_START, exact))
+        return list(_read_all(text, _with_backslashes(text, sorted(places)), exact, lookout)) if places else []
     except GuardtokError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the text was not looked through
@@ -116,32 +102,49 @@ def _read_all(text: str, places: list[int], exact: Sequence[Match], lookout: Loo
     known = sorted((start, end) for _, start, end in exact)
     starts = [start for start, _ in known]
     reach = list(accumulate((end for _, end in known), max))  # how far the exact matches reach that begin by then
-    taken = set(starts)
     done = 0
     for place in places:
-        if place in taken:
-            continue
         found = read_from(text, place, lookout)
         if not found or found[0].end <= done:
             continue
         before = bisect_right(starts, place)
-        if before and reach[before - 1] >= found[0].end:
+        if before and (starts[before - 1] == place or reach[before - 1] >= found[0].end):
             continue
         done = found[0].end
         yield from found
 
 
-def _find_places(text: str, data: bytes, lookout: Lookout) -> list[int]:
-    """Return the characters from which a disguise may be read, ascending: none is missed, most are none."""
+def _find_places(text: str, data: bytes, lookout: Lookout) -> set[int]:
+    """Return the characters from which a disguise may be read: none is missed, most are none."""
+    found = _search(data, lookout.escaped)
     if len(data) == len(text):
-        places = _starts(_search(data, lookout.quick))
-        if len(places) * _SPARSE > len(data):
-            places = _starts(_search_shape(make_shape(data), lookout))
-        return _with_backslashes(text, sorted(places))
-    places = _count_characters(sorted(_starts(_search_shape(make_shape(data), lookout))), data)
+        return _starts(found + _search_ascii(data, lookout))
+    found += _search_shape(make_shape(data), lookout)
+    places = _count_characters(sorted(_starts(found)), data)
     if lookout.heads is not None:
-        places.update(found.start() for found in lookout.heads.finditer(text))
-    return _with_backslashes(text, sorted(places))
+        heads = lookout.heads.finditer(text)
+        places.update(head.start() for head in heads if _may_follow(text[head.end() : head.end() + 1], lookout))
+    return places
+
+
+def _may_follow(char: str, lookout: Lookout) -> bool:
+    """Whether a character may be the second of a form, or stand before it."""
+    if not char or char in INTRODUCERS or hidden_as(char):
+        return True
+    return any(target[:1] in lookout.seconds for target, _ in readings(char))
+
+
+def _search_ascii(data: bytes, lookout: Lookout) -> list[Match]:
+    if not _is_dense(data, lookout.quick):
+        quick = _search(data, lookout.quick)
+        if len(quick) * _SPARSE <= len(data):
+            return quick
+    return _search_shape(make_shape(data), lookout)
+
+
+def _is_dense(data: bytes, automata: Iterable[BytesAhoCorasick]) -> bool:
+    """Whether the first part of the data is full of matches: then to search the rest costs more than it saves."""
+    return len(_search(data[:_PROBE], automata)) * _DENSE > len(data[:_PROBE])
 
 
 def _search(data: bytes, automata: Iterable[BytesAhoCorasick]) -> list[Match]:
@@ -153,27 +156,23 @@ def _search(data: bytes, automata: Iterable[BytesAhoCorasick]) -> list[Match]:
 
 def _search_shape(shape: bytes, lookout: Lookout) -> list[Match]:
     tight = _search(shape, lookout.tight)
+    if _is_dense(shape, lookout.gapped):
+        # The matches without white space are in the text without white space, too. If no others are, there are none.
+        closed = _search(shape.translate(None, SPACES), lookout.tight)
+        if len(closed) == len(tight):
+            return tight
     gapped = _search(shape, lookout.gapped)
-    if len(gapped) * _DENSE < len(shape):
-        return tight + gapped
-    closed = shape.translate(None, SPACES)
-    found = _search(closed, lookout.tight)
-    if len(found) == len(tight):
-        # The matches without white space are in both: there are no others.
-        return tight
-    return tight + _open_again(found, shape)
+    return tight + [match for match in gapped if _goes_on(match, shape, lookout)]
 
 
-def _open_again(found: list[Match], shape: bytes) -> list[Match]:
-    """Move matches in a shape without white space to where they begin in the shape."""
-    words = [word.span() for word in _WORD.finditer(shape)]
-    firsts = list(accumulate((end - start for start, end in words), initial=0))
-    moved: list[Match] = []
-    for form, start, end in found:
-        word = bisect_right(firsts, start) - 1
-        at = words[word][0] + start - firsts[word]
-        moved.append((form, at, at + end - start))
-    return moved
+def _goes_on(gap: Match, shape: bytes, lookout: Lookout) -> bool:
+    """Whether behind the white space that a match ends with the form may go on."""
+    _, start, end = gap
+    following = _NOT_SPACE.search(shape, end)
+    if following is None:
+        return False
+    sign = following[0]
+    return sign in _SIGNS or shape[start : end - 1] + sign in lookout.beginnings
 
 
 def _starts(found: Iterable[Match]) -> set[int]:
@@ -209,26 +208,23 @@ def _with_backslashes(text: str, places: list[int]) -> list[int]:
 
 def read_from(text: str, start: int, lookout: Lookout) -> list[Disguise]:
     """Return the longest disguise that begins at a character: once for each form that it may stand for."""
-    states = [_State("", 0, EXACT, 0, EXACT, None)]
+    char, second, decoded = read(text, start)
+    if char not in lookout.firsts or _dies_at_once(text, second, char, lookout):
+        return []
+    states = _step([("", 0, EXACT, 0, EXACT, None)], char, decoded, lookout)
     whole: list[tuple[int, _State]] = []
-    run: list[Disguise] = []
-    second = end = start
+    runs: list[tuple[int, int]] = []
+    end = second
     while states and end < len(text):
-        char, decoded = text[end], EXACT
-        if char in INTRODUCERS:
-            char, end, decoded = read(text, end)
-        else:
-            end += 1
-        if second == start:
-            second = end
+        char, end, decoded = read(text, end) if text[end] in INTRODUCERS else (text[end], end + 1, EXACT)
         states = _step(states, char, decoded, lookout)
         for state in states:
-            if not state.hidden and lookout.keys[state.key] == state.prefix:
+            prefix, key, _, hidden, _, _ = state
+            if not hidden and lookout.keys[key] == prefix:
                 whole.append((end, state))
-            elif state.hidden > lookout.max_hidden:
-                # As the first form that begins so: which one it would have become is not to be known.
-                run, states = [Disguise(lookout.targets[state.key][0].index, start, end, HIDDEN_RUN, second)], []
-                break
+            elif hidden > lookout.max_hidden:
+                runs.append((end, key))
+        states = [state for state in states if state[3] <= lookout.max_hidden]
     while whole:
         reached = whole[-1][0]
         found: list[tuple[int, int]] = []
@@ -237,12 +233,25 @@ def read_from(text: str, start: int, lookout: Lookout) -> list[Disguise]:
         if found:
             ordered = sorted(found, key=_fewest)
             return [Disguise(form, start, reached, name_views(views), second) for views, form in ordered]
-    return run
+    if not runs:
+        return []
+    # As the first form that begins so: which one it would have become is not to be known.
+    end, key = min(runs)
+    return [Disguise(lookout.targets[key][0].index, start, end, HIDDEN_RUN, second)]
+
+
+def _dies_at_once(text: str, end: int, char: str, lookout: Lookout) -> bool:
+    """Whether the second character, behind white space, is ordinary and second in no form that begins with `char`."""
+    behind = _BEHIND.match(text, end)
+    if behind is None or not char.isascii() or char.lower() + " " in lookout.pairs:
+        return False
+    sign = behind[1]
+    return sign not in INTRODUCERS and char.lower() + sign.lower() not in lookout.pairs
 
 
 def _judge(state: _State, lookout: Lookout) -> Iterator[tuple[int, int]]:
     """Yield views and index of every form that was read, if these views are open to it and it is not itself."""
-    for target in lookout.targets[state.key]:
+    for target in lookout.targets[state[1]]:
         views = _views(state, target)
         if views != EXACT and not views & ~target.views:
             yield views, target.index
@@ -256,30 +265,31 @@ def _fewest(found: tuple[int, int]) -> tuple[int, int, int]:
 def _step(states: list[_State], char: str, decoded: int, lookout: Lookout) -> list[_State]:
     """Return what the beginnings read so far become with one more character; of two that are equal the first."""
     following: dict[str, _State] = {}
+    keys = lookout.keys
     for target, reading in readings(char):
-        for state in states:
-            prefix = state.prefix + target
-            if prefix in following:
-                continue
-            key = bisect_left(lookout.keys, prefix, state.key)
-            if key < len(lookout.keys) and lookout.keys[key].startswith(prefix):
-                unit = _Unit(char, reading, target, state.last)
-                following[prefix] = _State(prefix, key, state.views | state.aside | decoded, 0, EXACT, unit)
-    aside = hidden_as(char)
-    if aside:
-        for state in states:
+        for before, first, views, _, aside, last in states:
+            prefix = before + target
+            key = bisect_left(keys, prefix, first)
+            if key < len(keys) and keys[key].startswith(prefix) and prefix not in following:
+                following[prefix] = (prefix, key, views | aside | decoded, 0, EXACT, (char, reading, target, last))
+    kind = hidden_as(char)
+    if kind:
+        for before, first, views, hidden, aside, last in states:
+            more = aside | kind | decoded
             # White space alone is ordinary, however much of it; it ends the form.
-            long = state.hidden >= lookout.max_hidden and not (state.aside | aside) & View.INVISIBLE
-            if state.last is not None and state.prefix not in following and not long:
-                following[state.prefix] = state._replace(hidden=state.hidden + 1, aside=state.aside | aside | decoded)
+            ends = last is None or (hidden >= lookout.max_hidden and not more & View.INVISIBLE)
+            if not ends and before not in following:
+                following[before] = (before, first, views, hidden + 1, more, last)
     return list(following.values())
 
 
 def _views(state: _State, target: Target) -> int:
     """Return the views under which what was read is exactly the form."""
-    views, unit, end = state.views, state.last, len(target.text)
+    _, _, views, _, _, unit = state
+    end = len(target.text)
     while unit is not None:
-        start = end - len(unit.target)
-        views |= views_needed(unit.char, unit.reading, target.text[start:end])
-        unit, end = unit.before, start
+        char, reading, taken, unit = unit
+        start = end - len(taken)
+        views |= views_needed(char, reading, target.text[start:end])
+        end = start
     return views
