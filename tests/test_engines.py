@@ -104,6 +104,18 @@ def test_long_text_is_cut_only_where_that_changes_nothing(equipped: TiktokenToke
     assert ids_of(equipped, text) == equipped.encoding.encode_ordinary(text)
 
 
+def test_no_slice_ends_inside_a_piece(vocab: Callable[[str], Tokenizer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut wherever it may be cut, between letters or digits and blanks, text with every kind of run has its ids."""
+    pytest.importorskip("gigatoken", reason="gigatoken is not installed: pip install 'guardtok[fast]'")
+    monkeypatch.setattr(gigatoken, "SLICE", 8)
+    text = "a word  or   two \n  an 12 \n\nx1 =  1 it's 345 6 \n\n\n\tno\n 漢字\uff0c 9\u3002 B  \n" * 50
+    for name in ("r50k_base", "cl100k_base", "o200k_base", "qwen"):
+        tokenizer = equip(vocab, "gigatoken", name)
+        ids = tokenizer._engine.encode(text)  # type: ignore[union-attr]
+        assert ids is not None
+        assert list(ids) == tokenizer.encoding.encode_ordinary(text)
+
+
 def test_the_array_is_the_engines_own(vocab: Callable[[str], Tokenizer]) -> None:
     """`array` is what the engine made, read-only and uint32; `ids` is the same as a list, made once."""
     pytest.importorskip("gigatoken", reason="gigatoken is not installed: pip install 'guardtok[fast]'")
