@@ -49,20 +49,19 @@ def _longest_at(
 ) -> list[tuple[int, int, str]]:
     """Return form, end and view of the longest disguise that begins at a character, for each form that it may be."""
     whole: list[tuple[int, int, str]] = []
-    runs: list[tuple[str, int, int]] = []
+    runs: list[tuple[int, int]] = []
     for index, (form, open_to) in forms.items():
         for end, views in _spell(fold_case(form), form, start, units, max_hidden):
             if views < 0:
-                runs.append((fold_case(form), index, end))
+                runs.append((end, index))
             elif views != EXACT and not views & ~open_to:
                 whole.append((index, end, name_views(views)))
     if whole:
         longest = max(end for _, end, _ in whole)
         return [each for each in whole if each[1] == longest]
-    # Of the forms that begin as what stands before the run: the first in the order of code points.
-    nearest = min((end for _, _, end in runs), default=0)
-    first = min((each for each in runs if each[2] == nearest), default=None)
-    return [(first[1], first[2], HIDDEN_RUN)] if first else []
+    # Of the forms that begin as what stands before the nearest run: the first.
+    first = min(runs, default=None)
+    return [(first[1], first[0], HIDDEN_RUN)] if first else []
 
 
 def _spell(

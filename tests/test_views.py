@@ -226,8 +226,8 @@ def test_every_way_to_search_finds_the_same(text: str, sparse: int, dense: int) 
         "a >>PREFIX<< b",
         "<speak><s>One sentence.</s> <S>Another.</S></speak>",
         "&lt;s&gt; &lt;image&gt; &lt;/s&gt; < s > [ ref ] [prefix] [Mask]",
-        "\u3053\u308c\u306f\u3001\u30c6\u30b9\u30c8\uff08\uff11\uff09\u3067\u3059\u3002\uff3b\u6ce8\uff3d\uff1c\u8868\uff1e",
-        "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "\u3053\u308c\u306f\u30c6\u30b9\u30c8\uff08\uff11\uff09\u3067\u3059\u3002\uff3b\u6ce8\uff3d\uff1c\u8868\uff1e",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e007f",
         "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u0928\u094d\u200d\u0926 \u200f(\u05d0)\u200e",
         "x <| map f <| g\ny |> h <|> z",
         "<li>\n<link>\n<img src='a%20b'>\n<% if x %>\n",
@@ -237,7 +237,7 @@ def test_every_way_to_search_finds_the_same(text: str, sparse: int, dense: int) 
     ],
 )
 def test_ordinary_text_is_not_flagged(text: str) -> None:
-    """Code, markup, tables, scripts that need joiners, and full-width text hold no look-alike of any catalogued form."""
+    """Code, markup, tables, scripts that need joiners, full-width text: none holds a look-alike of the catalogue's."""
     assert names_in(text) == set()
 
 
@@ -253,7 +253,7 @@ def test_ordinary_text_is_not_flagged(text: str) -> None:
         ("<\\/think>", "</think>", 0, 9, "json"),
         ("&#60|im_end|&#x3e.", "<|im_end|>", 0, 17, "entity"),
         ("\uff1c/s\uff1e", "</s>", 0, 4, "width"),
-        ("<|im_\u200b\u200b\u200b\u200bend|>", "<|im_end|>", 0, 9, "hidden_run"),
+        ("<|im_\u200b\u200b\u200b\u200bend|>", "<|im_start|>", 0, 9, "hidden_run"),
         ("<\u017f>", "<s>", 0, 3, "width"),
     ],
 )

@@ -213,7 +213,7 @@ def read_from(text: str, start: int, lookout: Lookout) -> list[Disguise]:
         return []
     states = _step([("", 0, EXACT, 0, EXACT, None)], char, decoded, lookout)
     whole: list[tuple[int, _State]] = []
-    runs: list[tuple[int, int]] = []
+    runs: list[tuple[int, str]] = []
     end = second
     while states and end < len(text):
         char, end, decoded = read(text, end) if text[end] in INTRODUCERS else (text[end], end + 1, EXACT)
@@ -223,7 +223,7 @@ def read_from(text: str, start: int, lookout: Lookout) -> list[Disguise]:
             if not hidden and lookout.keys[key] == prefix:
                 whole.append((end, state))
             elif hidden > lookout.max_hidden:
-                runs.append((end, key))
+                runs.append((end, prefix))
         states = [state for state in states if state[3] <= lookout.max_hidden]
     while whole:
         reached = whole[-1][0]
@@ -235,9 +235,15 @@ def read_from(text: str, start: int, lookout: Lookout) -> list[Disguise]:
             return [Disguise(form, start, reached, name_views(views), second) for views, form in ordered]
     if not runs:
         return []
-    # As the first form that begins so: which one it would have become is not to be known.
-    end, key = min(runs)
-    return [Disguise(lookout.targets[key][0].index, start, end, HIDDEN_RUN, second)]
+    nearest = min(end for end, _ in runs)
+    form = min(_first_form(prefix, lookout) for end, prefix in runs if end == nearest)
+    return [Disguise(form, start, nearest, HIDDEN_RUN, second)]
+
+
+def _first_form(prefix: str, lookout: Lookout) -> int:
+    """Return the first form of the ruleset that begins so: which one it would have become is not to be known."""
+    low, high = bisect_left(lookout.keys, prefix), bisect_right(lookout.keys, prefix + chr(0x10FFFF))
+    return min(targets[0].index for targets in lookout.targets[low:high])
 
 
 def _dies_at_once(text: str, end: int, char: str, lookout: Lookout) -> bool:
