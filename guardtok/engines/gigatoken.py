@@ -121,7 +121,7 @@ class GigatokenEngine:
             ids = self._encode(part) if len(part) <= 2 * SLICE else None
             if ids is None:
                 return None
-            parts.append(ids)
+            parts.append(np.array(ids))  # The engine's own has room for an id per byte.
         return np.concatenate(parts)
 
     def _wait(self, size: int) -> None:
