@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 JOINT = "joint"
 """The rule of a match that several sources spelled together."""
 
+_CHANGING = frozenset({Action.ESCAPE, Action.STRIP})
+"""The actions that change text which goes on as text."""
+
+_SAID_BY = {
+    (action, mode): [(a, m) for a in Action for m in {mode, Mode.MONITOR} if a.severity <= action.severity]
+    for action in Action
+    for mode in Mode
+}
+"""For an action and a mode, all that say no more."""
+
 _FORM, _START, _END = itemgetter(0), itemgetter(1), itemgetter(2)
 
 
@@ -39,6 +49,7 @@ class Finding(NamedTuple):
         mode: Whether it is enforced.
         source: Who wrote it; several sources joined by `+` in the order of the text.
         run: Index of the run that the match begins in.
+        view: `exact`, or the name of the views in which the form was seen.
     """
 
     match: Match
@@ -47,6 +58,21 @@ class Finding(NamedTuple):
     mode: Mode
     source: str
     run: int
+    view: str = "exact"
+
+
+class Window(NamedTuple):
+    """A part of a text that is decided part by part.
+
+    Attributes:
+        stop: Where the part ends. Matches that begin after that are not decided yet.
+        allowed: The allowed matches of earlier parts that end in this one, or where it begins.
+        findings: The findings of earlier parts that end in this one. They are not reported again.
+    """
+
+    stop: int
+    allowed: tuple[Match, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +82,21 @@ class Decided:
     Attributes:
         allowed: The matches that become ids, in order, none overlapping another.
         cuts: Stretches of characters to delete, in order, none overlapping another.
+        breaks: The matches that may not stay whole where text goes on as text, by start, then the longest first. Cuts
+            take some of them apart already.
         findings: The matches that are not allowed, in the order of the text, at most `limits.max_violations`.
         groups: For each form, rule, source and path: its first finding and how many there are.
         refused: The first finding that an enforced `block` refuses, or None.
+        reaching: Of a text that is decided part by part, the findings that end after the part, those known before too.
     """
 
     allowed: tuple[Match, ...] = ()
     cuts: tuple[Span, ...] = ()
+    breaks: tuple[Match, ...] = ()
     findings: tuple[Finding, ...] = ()
     groups: tuple[tuple[Finding, int], ...] = ()
     refused: Finding | None = None
+    reaching: tuple[Finding, ...] = ()
 
     @property
     def action(self) -> Action:
@@ -81,32 +112,42 @@ class Decided:
 NOTHING = Decided()
 
 
-def decide(matches: list[Match], intake: Intake, ruleset: Ruleset) -> Decided:
+def decide(matches: list[Match], intake: Intake, ruleset: Ruleset, window: Window | None = None) -> Decided:
     """Decide every match from the sources of its characters.
 
     Args:
         matches: Every match in the text, overlapping ones too, in any order.
         intake: The text.
         ruleset: What its sources may do.
+        window: For a text that is decided part by part: what was decided before. All others begin after that.
     """
-    if not matches:
+    context = window is not None and bool(window.allowed or window.findings)
+    if not matches and not context:
         return NOTHING
-    quick = _decide_inert(matches, intake, ruleset)
-    if quick is not None:
-        return quick
-    candidates: list[Match] = []
-    findings: list[Finding] = []
-    for match in sorted(matches, key=_leftmost_longest):
+    if not context:
+        quick = _decide_inert(matches, intake, ruleset, window)
+        if quick is not None:
+            return quick
+    candidates = list(window.allowed) if window else []
+    found = list(window.findings) if window else []
+    for match in sorted(matches, key=leftmost_longest):
         finding = _judge(match, intake, ruleset)
         if finding is not None:
-            findings.append(finding)
+            found.append(finding)
         elif ruleset.forms[match[0]].kind is FormKind.CONTROL:
             candidates.append(match)
     allowed = tuple(_without_overlaps(candidates))
-    written = list(_outside(findings, allowed))
+    written = list(_outside(found, allowed))
     # A source that strips does so whatever stricter thing another, perhaps only monitored, asks for the same match.
     stripped = [f for f in written if f.action.severity >= Action.STRIP.severity]
+    breaks = tuple(f.match for f in written if _must_break(f, intake, ruleset))
     findings = list(_without_contained(written))
+    reaching: tuple[Finding, ...] = ()
+    if window is not None:
+        reaching = tuple(f for f in written if f.match[2] > window.stop)
+        known = frozenset(window.findings)
+        findings = [f for f in findings if f not in known]
+        written = [f for f in written if f not in known]
     groups: dict[tuple[int, str, str, str], list[Finding]] = {}
     for finding in findings:
         run = intake.runs[finding.run]
@@ -114,13 +155,16 @@ def decide(matches: list[Match], intake: Intake, ruleset: Ruleset) -> Decided:
     return Decided(
         allowed=allowed,
         cuts=tuple(_cut(stripped, allowed, intake, ruleset)),
+        breaks=breaks,
         findings=tuple(findings[: ruleset.policy.limits.max_violations]),
         groups=tuple((group[0], len(group)) for group in groups.values()),
         refused=next((f for f in written if f.action is Action.BLOCK and f.mode is Mode.ENFORCE), None),
+        reaching=reaching,
     )
 
 
-def _leftmost_longest(match: Match) -> tuple[int, int]:
+def leftmost_longest(match: Match) -> tuple[int, int]:
+    """Order matches by start, of those that begin at one place the longest first."""
     return match[1], -match[2]
 
 
@@ -165,14 +209,13 @@ def _outside(findings: list[Finding], allowed: Sequence[Match]) -> Iterator[Find
 
 def _without_contained(findings: list[Finding]) -> Iterator[Finding]:
     """Drop findings inside a longer one that says at least as much: `X1` and `X19` inside a forbidden `X199`."""
-    reach = {(action, mode): 0 for action in Action for mode in Mode}  # how far such findings reach, so far
+    reach: dict[tuple[Action, Mode], int] = {}  # how far findings reach, so far, that say at least as much
     for finding in findings:
         end = finding.match[2]
-        if end <= reach[finding.action, finding.mode]:
+        if end <= reach.get((finding.action, finding.mode), 0):
             continue
-        for (action, mode), reached in reach.items():
-            if action.severity <= finding.action.severity and mode in (finding.mode, Mode.MONITOR):
-                reach[action, mode] = max(reached, end)
+        for said in _SAID_BY[finding.action, finding.mode]:
+            reach[said] = max(reach.get(said, 0), end)
         yield finding
 
 
@@ -204,7 +247,23 @@ def _own_characters(finding: Finding, intake: Intake, ruleset: Ruleset) -> Itera
             yield max(start, run.start), min(end, run.end)
 
 
-def _decide_inert(matches: list[Match], intake: Intake, ruleset: Ruleset) -> Decided | None:
+def changes(finding: Finding) -> bool:
+    """Whether text that goes on as text may not keep the match whole."""
+    return finding.action in _CHANGING and finding.mode is Mode.ENFORCE
+
+
+def _must_break(finding: Finding, intake: Intake, ruleset: Ruleset) -> bool:
+    """Whether the match may not stay whole: the verdict says so, or one of its sources, whatever others monitor."""
+    if changes(finding):
+        return True
+    if finding.rule != JOINT:
+        return False
+    form, _, end = finding.match
+    sources = {run.source for run in intake.runs[finding.run : intake.run_at(end - 1) + 1]}
+    return any(ruleset.table[s][form].action in _CHANGING and ruleset.modes[s] is Mode.ENFORCE for s in sources)
+
+
+def _decide_inert(matches: list[Match], intake: Intake, ruleset: Ruleset, window: Window | None) -> Decided | None:
     """Decide a text of one run in which nothing can change or raise and no match overlaps; else return None.
 
     This is the flood that an attacker can send for nothing: forms and again forms, each encoded as text. It is decided
@@ -221,7 +280,12 @@ def _decide_inert(matches: list[Match], intake: Intake, ruleset: Ruleset) -> Dec
     decisions, mode = ruleset.table[source], ruleset.modes[source]
     why = {form: (decisions[form].action, decisions[form].rule, mode, source, 0) for form in counts}
     first = dict(zip(map(_FORM, reversed(matches)), reversed(matches), strict=True))
+    changing = {form for form in counts if mode is Mode.ENFORCE and decisions[form].action in _CHANGING}
+    whole = changing == counts.keys()
+    last = matches[-1]
     return Decided(
+        breaks=tuple(matches if whole else [match for match in matches if match[0] in changing]),
         findings=tuple([Finding(match, *why[match[0]]) for match in matches[: ruleset.policy.limits.max_violations]]),
         groups=tuple([(Finding(first[form], *why[form]), count) for form, count in counts.items()]),
+        reaching=(Finding(last, *why[last[0]]),) if window is not None and last[2] > window.stop else (),
     )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
 
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.attribute import attribute
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from guardtok.layout import Piece
     from guardtok.records import Report
     from guardtok.ruleset import Ruleset
-    from guardtok.tokenizer import Tokenizer
+    from guardtok.tokenizer import Ids, Tokenizer
     from guardtok.violation import Violation
 
 _MINT = object()
+_NONE: frozenset[int] = frozenset()
 
 
 class Encoded:
@@ -39,13 +41,12 @@ class Encoded:
     A pickled copy carries its ids, violations, sources and display, and neither the text nor the key of the digests.
 
     Attributes:
-        ids: The token ids.
         fingerprint: Fingerprint of the ruleset (policy × tokenizer) that they were made under.
     """
 
-    __slots__ = ("_account", "fingerprint", "ids")
+    __slots__ = ("_account", "_ids", "_list", "fingerprint")
 
-    def __init__(self, mint: object, ids: list[int], fingerprint: str, account: _Live | _Kept) -> None:
+    def __init__(self, mint: object, ids: Ids, fingerprint: str, account: _Live | _Kept) -> None:
         """Refuse to be called by anybody else: an `Encoded` that was not checked would vouch for nothing.
 
         Raises:
@@ -53,28 +54,39 @@ class Encoded:
         """
         if mint is not _MINT:
             raise TypeError("Encoded comes from Guard.encode alone: ids that were not checked would vouch for nothing.")
-        self.ids = ids
+        self._ids = ids
+        self._list = ids if isinstance(ids, list) else None
         self.fingerprint = fingerprint
         self._account = account
 
     def __repr__(self) -> str:
-        return f"<Encoded {len(self.ids)} ids under {self.fingerprint[:19]}…>"
+        return f"<Encoded {len(self._ids)} ids under {self.fingerprint[:19]}…>"
 
     def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
-        return _remint, (self.ids, self.fingerprint, _Kept(self.violations, self.sources, self.display()))
+        return _remint, (self._ids, self.fingerprint, _Kept(self.violations, self.sources, self.display()))
+
+    @property
+    def ids(self) -> list[int]:
+        """The token ids. Where an engine made an array of them, the list is made when it is first asked for."""
+        if self._list is None:
+            self._list = as_list(self._ids)
+        return self._list
 
     @property
     def array(self) -> npt.NDArray[np.uint32]:
-        """The ids as a NumPy array of uint32.
+        """The ids as a NumPy array of uint32, made without the list where an engine gave an array; then read-only.
 
         Raises:
             MissingExtraError: NumPy is not installed.
         """
+        if not isinstance(self._ids, list):
+            self._ids.setflags(write=False)
+            return self._ids
         try:
             import numpy as np
         except ImportError:
             raise MissingExtraError("Encoded.array needs NumPy: pip install 'guardtok[fast]'.") from None
-        return np.array(self.ids, dtype=np.uint32)
+        return np.array(self._ids, dtype=np.uint32)
 
     @property
     def violations(self) -> tuple[Violation, ...]:
@@ -99,7 +111,7 @@ class Encoded:
 class _Live:
     """How ids came about, written out when somebody asks."""
 
-    ids: list[int]
+    ids: Ids
     pieces: tuple[Piece, ...]
     ends: tuple[int, ...]
     report: Report
@@ -110,7 +122,7 @@ class _Live:
 
     @property
     def sources(self) -> tuple[frozenset[str], ...]:
-        return tuple(attribute(self.ids, self.pieces, self.ends, self.report.intake, self.report.ruleset))
+        return tuple(attribute(as_list(self.ids), self.pieces, self.ends, self.report.intake, self.report.ruleset))
 
     @property
     def display(self) -> str:
@@ -127,7 +139,7 @@ class _Kept:
     display: str
 
 
-def _remint(ids: list[int], fingerprint: str, account: _Kept) -> Encoded:
+def _remint(ids: Ids, fingerprint: str, account: _Kept) -> Encoded:
     return Encoded(_MINT, ids, fingerprint, account)
 
 
@@ -138,23 +150,24 @@ def encode(report: Report) -> Encoded:
         TokenizerError: The tokenizer failed, or there is none.
         VerificationError: A reserved id came out of ordinary text and could not be kept out.
     """
-    ids: list[int] = []
-    pieces: list[Piece] = []
+    pieces = tuple(lay_out(report.intake, report.decided, report.ruleset))
+    parts: list[Ids] = []
     ends: list[int] = []
-    for piece in lay_out(report.intake, report.decided, report.ruleset):
+    count = 0
+    for piece in pieces:
         if piece.token_id is not None:
-            ids.append(piece.token_id)
-        elif ids:
-            ids += encode_ordinary(piece.text, report.ruleset, at_start=False)
+            ids: Ids = [piece.token_id]
         else:
-            ids = encode_ordinary(piece.text, report.ruleset, at_start=True)
-        pieces.append(piece)
-        ends.append(len(ids))
-    account = _Live(ids, tuple(pieces), tuple(ends), report)
-    return Encoded(_MINT, ids, report.ruleset.fingerprint, account)
+            ids = encode_run(piece.text, report.ruleset, at_start=count == 0)
+        count += len(ids)
+        parts.append(ids)
+        ends.append(count)
+    joined = _join(parts)
+    account = _Live(joined, pieces, tuple(ends), report)
+    return Encoded(_MINT, joined, report.ruleset.fingerprint, account)
 
 
-def encode_ordinary(text: str, ruleset: Ruleset, *, at_start: bool) -> list[int]:
+def encode_run(text: str, ruleset: Ruleset, *, at_start: bool) -> Ids:
     """Encode text in which nothing is parsed, and check that no reserved id came out.
 
     A tokenizer that makes a reserved id of plain text (Unigram, WordLevel, `ignore_merges`, a normaliser) gets each
@@ -170,12 +183,13 @@ def encode_ordinary(text: str, ruleset: Ruleset, *, at_start: bool) -> list[int]
             "This guard has no tokenizer: it can check, not encode. Load it with one: Guard.load(policy, tokenizer=…)."
         )
     ids = _call(tokenizer, text, at_start=at_start)
-    if ruleset.reserved.isdisjoint(ids):
+    if not _leaked(ids, ruleset.reserved):
         return ids
-    ids = []
+    parts: list[Ids] = []
     for part in _take_apart(text, ruleset):
-        ids += _call(tokenizer, part, at_start=at_start and not ids)
-    leaked = ruleset.reserved.intersection(ids)
+        parts.append(_call(tokenizer, part, at_start=at_start and not any(map(len, parts))))
+    ids = _join(parts)
+    leaked = _leaked(ids, ruleset.reserved)
     if leaked:
         token_id = min(leaked)
         raise VerificationError(
@@ -186,7 +200,43 @@ def encode_ordinary(text: str, ruleset: Ruleset, *, at_start: bool) -> list[int]
     return ids
 
 
-def _call(tokenizer: Tokenizer, text: str, *, at_start: bool) -> list[int]:
+def encode_ordinary(text: str, ruleset: Ruleset, *, at_start: bool) -> list[int]:
+    """Return what `encode_run` does as a list, and raise what it raises."""
+    return as_list(encode_run(text, ruleset, at_start=at_start))
+
+
+def as_list(ids: Ids) -> list[int]:
+    """Return ids as a list; a list is returned as it is."""
+    return ids if isinstance(ids, list) else cast("list[int]", ids.tolist())
+
+
+def _join(parts: list[Ids]) -> Ids:
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, list) for part in parts):
+        return [id_ for part in parts for id_ in part]
+    import numpy as np
+
+    return np.concatenate([np.asarray(part, dtype=np.uint32) for part in parts])
+
+
+def _leaked(ids: Ids, reserved: frozenset[int]) -> frozenset[int]:
+    """Return the reserved ids among `ids`; of an array only those are looked at that are high enough to be one."""
+    if isinstance(ids, list):
+        return _NONE if reserved.isdisjoint(ids) else reserved.intersection(ids)
+    least = _least(reserved)
+    # The place of the highest id is found several times as fast as the highest id.
+    if not len(ids) or ids[ids.argmax()] < least:
+        return _NONE
+    return reserved.intersection(ids[ids >= least].tolist())
+
+
+@lru_cache(maxsize=64)
+def _least(reserved: frozenset[int]) -> int:
+    return min(reserved, default=2**32)
+
+
+def _call(tokenizer: Tokenizer, text: str, *, at_start: bool) -> Ids:
     try:
         ids = tokenizer.encode_ordinary(text, at_start=at_start)
         # A snapshot is what gets proven, and what is returned: not a list that somebody else still holds, and not

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from guardtok.adapters.tiktoken import TiktokenTokenizer
-from guardtok.errors import TokenizerError, UnknownTokenizerError, VocabularyError, near_match
+from guardtok.engines.choose import AUTO, TIKTOKEN
+from guardtok.engines.compared import RESULTS
+from guardtok.errors import EngineError, TokenizerError, UnknownTokenizerError, VocabularyError, near_match
 from guardtok.tokenizer import Tokenizer
 from guardtok.violation import visible
 from guardtok.vocabularies import EMBEDDED_FILE, VOCABULARIES, RankFile, Vocabulary
@@ -45,13 +47,17 @@ def tokenizer_names() -> tuple[str, ...]:
     return (*VOCABULARIES, *(name for name in _registered_names() if name not in VOCABULARIES))
 
 
-def load_tokenizer(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer) -> Tokenizer:
+def load_tokenizer(
+    tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer, engine: str = TIKTOKEN
+) -> Tokenizer:
     """Return the tokenizer that is meant.
 
     Args:
         tokenizer: A name out of `tokenizer_names`; a path to a rank file that guardtok knows by its hash (a string
             counts as a path if it holds a separator or ends in `.tiktoken`); a `tiktoken.Encoding`; or an object that
             already is a `Tokenizer`, which is returned as it is. Named tokenizers are kept for the next call.
+        engine: What encodes ordinary text, to the same ids: `tiktoken`; with `guardtok[fast]` also `gigatoken` or
+            `riptoken`; or `auto`, the fastest that is installed and was compared for this vocabulary, else tiktoken.
 
     A name's file is looked for in the folder that `GUARDTOK_VOCAB_DIR` names, in tiktoken's cache and in installed
     packages that carry it (none is imported); last, tiktoken downloads it.
@@ -60,7 +66,28 @@ def load_tokenizer(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Token
         UnknownTokenizerError: The name is not known, or its file is nowhere to be found.
         VocabularyError: A file that was named, or lies in `GUARDTOK_VOCAB_DIR`, is not what it should be.
         TokenizerError: tiktoken cannot build an encoding, or the object is no tokenizer.
+        EngineError: No engine has that name, or it was not compared for this vocabulary in the installed versions.
+        MissingExtraError: The engine that was named is not installed.
     """
+    loaded = _load(tokenizer)
+    if engine == TIKTOKEN:
+        return loaded
+    if isinstance(loaded, TiktokenTokenizer):
+        return _equip(loaded, engine, os.environ.get(RESULTS, ""))
+    if engine == AUTO:
+        return loaded
+    raise EngineError(
+        f"{loaded.name!r} is no tokenizer of tiktoken's, so no engine can stand in for it. Leave `engine` out."
+    )
+
+
+# An engine's tables are large, so guards share them. What results there are decides, too, and is part of the key.
+@lru_cache(maxsize=8)
+def _equip(tokenizer: TiktokenTokenizer, engine: str, _results: str) -> Tokenizer:
+    return tokenizer.with_engine(engine)
+
+
+def _load(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer) -> Tokenizer:
     import tiktoken
 
     if isinstance(tokenizer, TiktokenTokenizer):

@@ -110,8 +110,16 @@ class TokenizerError(GuardtokError, RuntimeError):
     """A tokenizer failed (a Rust panic included), or cannot be guarded as it is."""
 
 
+class ViewError(GuardtokError, RuntimeError):
+    """A look-alike view failed: nothing is known of the text, so nothing is admitted."""
+
+
 class TokenizerMismatchError(GuardtokError, ValueError):
     """A tokenizer, policy or lock file is not the one that was pinned."""
+
+
+class EngineError(GuardtokError, ValueError):
+    """No such engine, or one that was not shown to agree with tiktoken as it is installed here."""
 
 
 class UnknownTokenizerError(GuardtokError, LookupError):
@@ -158,6 +166,14 @@ class SurrogateError(GuardtokError, ValueError):
 
 class DigestKeyError(GuardtokError, ValueError):
     """A key for the digests in records that BLAKE2b cannot take."""
+
+
+class InvalidUTF8Error(GuardtokError, ValueError):
+    """Bytes of a stream are no UTF-8 and the policy says `surrogates: refuse`."""
+
+
+class StreamClosedError(GuardtokError, ValueError):
+    """A stream is used after it was finished, closed or refused."""
 
 
 class MissingExtraError(GuardtokError, ImportError):

@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import secrets
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from guardtok.adapters.tiktoken import TiktokenTokenizer
+from guardtok.beginnings import sort_beginnings
+from guardtok.breaking import prove
 from guardtok.decide import decide
-from guardtok.encode import Encoded, encode, encode_ordinary
+from guardtok.encode import Encoded, encode, encode_run
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import DigestKeyError, LimitError, NotTextError, RefusedError, SurrogateError
 from guardtok.guarded_encoding import GuardedEncoding
 from guardtok.intake import take_in
 from guardtok.layout import lay_out
+from guardtok.lookalikes import add_lookalikes
 from guardtok.policy.model import Policy, Surrogates
 from guardtok.prepare import parse_statement
 from guardtok.records import Report, refuse_intake
 from guardtok.ruleset import bind
+from guardtok.sanitize import Sanitized, sanitize
 from guardtok.scan import scan
 from guardtok.sinks import emit, to_structlog
+from guardtok.stream import Stream
 from guardtok.text import UNKNOWN, Text
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
 
     import tiktoken
@@ -42,6 +49,8 @@ if TYPE_CHECKING:
     from guardtok.violation import Verdict
 
 _NO_BOUND = sys.maxsize
+_WORTH_A_THREAD = 1_000
+"""Characters of a text in a batch, on average, from which on threads cost less than they bring."""
 
 
 class Guard:
@@ -61,7 +70,7 @@ class Guard:
         DigestKeyError: The key has no byte, or more than 64.
     """
 
-    __slots__ = ("_encoding", "_key", "_ruleset", "_sinks")
+    __slots__ = ("_beginnings", "_breaker", "_encoding", "_key", "_ruleset", "_sinks")
 
     def __init__(
         self,
@@ -78,6 +87,8 @@ class Guard:
 
     def _fill(self, ruleset: Ruleset, sinks: tuple[Sink, ...], key: bytes) -> None:
         self._ruleset = ruleset
+        self._breaker = prove(ruleset)
+        self._beginnings = sort_beginnings(ruleset)
         self._sinks = sinks
         self._key = key
         is_tiktoken = isinstance(ruleset.tokenizer, TiktokenTokenizer)
@@ -92,20 +103,26 @@ class Guard:
         policy: str | os.PathLike[str] | Policy,
         tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | None = None,
         *,
+        engine: str = "tiktoken",
         sinks: Iterable[Sink] = (to_structlog,),
         digest_key: bytes | None = None,
     ) -> Guard:
         """Build a guard from names: a shipped policy or a path; a tokenizer's name, path or object, or none.
+
+        `engine` says what encodes ordinary text, always to the same ids, as `load_tokenizer` takes it: `auto` is the
+        fastest that is installed and was compared with tiktoken.
 
         Raises:
             PolicyError: The policy cannot be read or used.
             UnknownTokenizerError: No such tokenizer, or its file is nowhere to be found.
             VocabularyError: A vocabulary file is not what it should be.
             TokenizerMismatchError: The tokenizer is not the one that the policy or its lock file pins.
+            EngineError: No such engine, or it was not compared for this vocabulary in the installed versions.
+            MissingExtraError: The engine that was named is not installed.
         """
         return cls(
             policy if isinstance(policy, Policy) else Policy.load(policy),
-            None if tokenizer is None else load_tokenizer(tokenizer),
+            None if tokenizer is None else load_tokenizer(tokenizer, engine),
             sinks=sinks,
             digest_key=digest_key,
         )
@@ -161,7 +178,7 @@ class Guard:
     def encode_batch(
         self, texts: Iterable[str], *, source: str | None = None, request_id: str | None = None
     ) -> list[Encoded]:
-        """Encode texts one by one.
+        """Encode texts: decide and log them in their order, then encode them, long ones in a thread for each core.
 
         Args:
             texts: Plain strings with `source`, whose path in violations is their index (`[3]`), or `Text`s without.
@@ -174,13 +191,62 @@ class Guard:
         """
         if isinstance(texts, str):
             raise NotTextError("A batch is an iterable of texts, not a str: encode it alone, or put it into a list.")
-        encoded = []
+        reports = []
         for index, text in enumerate(texts):
             if source is None or isinstance(text, Text):
-                encoded.append(self.encode(text, source=source, request_id=request_id))
+                reports.append(self._examine(self._ruleset, text, source, request_id))
             else:
-                encoded.append(self.encode(Text(text, source=source, path=f"[{index}]"), request_id=request_id))
-        return encoded
+                labelled = Text(text, source=source, path=f"[{index}]")
+                reports.append(self._examine(self._ruleset, labelled, None, request_id))
+        length = sum(len(report.intake.text) for report in reports)
+        if length < len(reports) * _WORTH_A_THREAD or not getattr(self.tokenizer, "parallel", False):
+            return [encode(report) for report in reports]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(encode, reports))
+
+    def sanitize(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Sanitized:
+        """Make a text safe to go on as text: nothing in it parses that its source may not write.
+
+        `escape` puts a separator into each form, `_` after its first character where that is inert; `strip` takes the
+        form out, and leaves U+FFFD where what is left could grow together.
+
+        Args:
+            text: A plain string with `source`, or a `Text`, which knows its sources.
+            source: Who wrote a plain string.
+            request_id: Copied into the violations.
+
+        Raises:
+            RefusedError: The policy blocks a form that the text holds.
+            MissingSourceError: A plain string without a source (a `TypeError`).
+            UnknownSourceError: A source that the policy does not know.
+            LimitError: The text is longer than `limits.max_chars`.
+            SurrogateError: A lone surrogate under `surrogates: refuse`.
+            VerificationError: A form could not be broken; nothing is returned.
+        """
+        report = self._examine(self._ruleset, text, source, request_id)
+        original = text if isinstance(text, Text) else Text(text, source=source or UNKNOWN)
+        return sanitize(report, original, self._breaker, self._beginnings)
+
+    def stream(self, *, source: str, request_id: str | None = None) -> Stream:
+        """Begin a text that comes in chunks and goes on as text, sanitized as it would be whole.
+
+        Args:
+            source: Who writes it.
+            request_id: Copied into the violations.
+
+        Raises:
+            UnknownSourceError: A source that the policy does not know.
+        """
+        take_in("", source, known=self._ruleset.sources, limits=self.policy.limits, surrogates=self.policy.surrogates)
+        return Stream(
+            self._ruleset,
+            self._breaker,
+            self._beginnings,
+            source,
+            key=self._key,
+            request_id=request_id,
+            emit=partial(emit, sinks=self._sinks),
+        )
 
     def check(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Verdict:
         """Say what the policy makes of a text, without encoding it. Never raises because of what the text holds.
@@ -214,7 +280,7 @@ class Guard:
         total = 0
         for piece in lay_out(intake, decided, self._ruleset):
             ordinary = piece.token_id is None
-            total += len(encode_ordinary(piece.text, self._ruleset, at_start=total == 0)) if ordinary else 1
+            total += len(encode_run(piece.text, self._ruleset, at_start=total == 0)) if ordinary else 1
         return total
 
     def prepare(self, template: str) -> Prepared:
@@ -235,7 +301,9 @@ class Guard:
     def _inspect(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
         policy = ruleset.policy
         intake = take_in(text, source, known=ruleset.sources, limits=policy.limits, surrogates=policy.surrogates)
-        return Report(intake, decide(scan(intake, ruleset), intake, ruleset), ruleset, self._key, request_id)
+        matches = scan(intake, ruleset)
+        decided = add_lookalikes(decide(matches, intake, ruleset), matches, intake, ruleset)
+        return Report(intake, decided, ruleset, self._key, request_id)
 
     def _examine(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
         """Inspect a text, emit what was found, and raise if the policy refuses it."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from guardtok.policy.model import Limits
 
-_SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
+SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
+"""Finds surrogates: both halves of a pair, or a lone one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def _repair(text: str, runs: tuple[Run, ...], surrogates: Surrogates) -> Intake:
     pieces: list[str] = []
     pairs: list[int] = []  # position of each pair's first half, in the old text
     last = 0
-    for found in _SURROGATES.finditer(text):
+    for found in SURROGATES.finditer(text):
         pieces.append(text[last : found.start()])
         last = found.end()
         unit = found.group()

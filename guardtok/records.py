@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LOGGED_GROUPS = 8
 """So many records of one call go to the sinks, each with a count; the rest are summed up."""
 
-_AROUND = 24
+AROUND = 24
 """Characters of an excerpt on each side of the match."""
 
 
@@ -54,25 +54,14 @@ class Report:
 
     def violations(self) -> tuple[Violation, ...]:
         """Return one record per finding, in the order of the text, at most `limits.max_violations`."""
-        write = self._writer()
+        write = self.writer()
         return tuple([write(finding, 1) for finding in self.decided.findings])
 
     def groups(self) -> Iterator[Violation]:
-        """Yield what a log gets: one record per form, rule, source and path, its place that of the first occurrence.
-
-        A vocabulary has a thousand forms, and a text can hold them all: after eight records, those of one rule,
-        source and action are one record, whose token is `*`. The counts are always whole.
-        """
-        write = self._writer()
-        groups = self.decided.groups
-        for finding, count in groups[:LOGGED_GROUPS]:
-            yield write(finding, count)
-        rest: dict[tuple[str, str, Action], list[tuple[Finding, int]]] = {}
-        for finding, count in groups[LOGGED_GROUPS:]:
-            rest.setdefault((finding.rule, finding.source, finding.action), []).append((finding, count))
-        for others in rest.values():
-            record = write(others[0][0], sum(count for _, count in others))
-            yield replace(record, token="*", token_id=None, role=None) if len(others) > 1 else record  # noqa: S106
+        """Yield what a log gets: see `Tally`."""
+        tally = Tally()
+        tally.add(self)
+        yield from tally.records()
 
     def refusal(self) -> tuple[str, tuple[Violation, ...]]:
         """Return the form that was refused and the violations, the refused one among them."""
@@ -81,14 +70,14 @@ class Report:
             return "", self.violations()
         found = self.violations()
         if refused not in self.decided.findings:
-            found = (self._writer()(refused, 1), *found)
+            found = (self.writer()(refused, 1), *found)
         return self.ruleset.forms[refused.match[0]].text, found
 
     def verdict(self) -> Verdict:
         """Return what the policy says of the text."""
         return Verdict(self.decided.action, self.violations(), self.decided.count)
 
-    def _writer(self) -> Callable[[Finding, int], Violation]:
+    def writer(self) -> Callable[[Finding, int], Violation]:
         """Return a function that writes records and spells or digests no string twice: there can be a thousand."""
         ruleset, intake = self.ruleset, self.intake
         policy = ruleset.policy
@@ -113,7 +102,7 @@ class Report:
                 path=spell(run.path),
                 start=intake.caller_position(run, start),
                 end=intake.caller_position(run, min(end, run.end)),
-                form="exact",
+                form=finding.view,
                 count=count,
                 action=finding.action,
                 mode=finding.mode,
@@ -137,8 +126,57 @@ class Report:
             yield from repeat((runs[0].start, runs[-1].end), len(runs))
 
     def _excerpt(self, start: int, end: int) -> str:
-        text = self.intake.text[max(0, start - _AROUND) : end + _AROUND]
+        text = self.intake.text[max(0, start - AROUND) : end + AROUND]
         return defuse(text, self.ruleset)
+
+
+class Tally:
+    """What a log gets: one record per form, rule, source and path, its place that of the first occurrence.
+
+    A vocabulary has a thousand forms, and a text can hold them all: after eight records, those of one rule, source
+    and action are one record, whose token is `*`. The counts are always whole.
+    """
+
+    __slots__ = ("_groups", "_members")
+
+    def __init__(self) -> None:
+        self._members: dict[tuple[object, ...], _Group] = {}  # by form, rule, source and path
+        self._groups: dict[tuple[object, ...], _Group] = {}
+
+    def add(self, report: Report) -> None:
+        """Count the findings of one more stretch of the same text."""
+        write = report.writer()
+        for finding, count in report.decided.groups:
+            key: tuple[object, ...] = (
+                finding.match[0],
+                finding.rule,
+                finding.source,
+                report.intake.runs[finding.run].path,
+                finding.view,
+            )
+            group = self._members.get(key)
+            if group is None:
+                # After the first eight a group is one of rule, source and action.
+                kind = key if len(self._groups) < LOGGED_GROUPS else (finding.rule, finding.source, finding.action)
+                group = self._groups.get(kind)
+                if group is None:
+                    group = self._groups[kind] = _Group(write(finding, 1))
+                group.members += 1
+                self._members[key] = group
+            group.count += count
+
+    def records(self) -> Iterator[Violation]:
+        """Yield the records: the first eight, then what sums up the rest."""
+        for group in self._groups.values():
+            record = replace(group.record, count=group.count)
+            yield replace(record, token="*", token_id=None, role=None) if group.members > 1 else record  # noqa: S106
+
+
+@dataclass(slots=True)
+class _Group:
+    record: Violation
+    count: int = 0
+    members: int = 0
 
 
 def refuse_intake(
@@ -169,8 +207,15 @@ def refuse_intake(
     return Verdict(Action.BLOCK, (record,), 1)
 
 
+def hasher(key: bytes) -> hashlib.blake2b:
+    """Return the keyed hash that identifies text in records."""
+    return hashlib.blake2b(key=key, digest_size=16)
+
+
 def _digest(text: str, key: bytes) -> str:
-    return hashlib.blake2b(text.encode(), key=key, digest_size=16).hexdigest()
+    keyed = hasher(key)
+    keyed.update(text.encode())
+    return keyed.hexdigest()
 
 
 def defuse(text: str, ruleset: Ruleset) -> str:

@@ -20,6 +20,7 @@ from guardtok.dialects import catalogue
 from guardtok.errors import PolicyError, TokenizerMismatchError
 from guardtok.policy.model import Reaction
 from guardtok.policy.resolve import Decision, conflicts, resolve, sources_of, unknown_tokens
+from guardtok.views import Lookout, prepare
 from guardtok.violation import Action, Mode
 
 if TYPE_CHECKING:
@@ -81,8 +82,11 @@ class Ruleset:
         prefixes: Proper prefixes of the forms, where some source may `strip`; empty elsewhere.
         longest: Length in characters of the longest form.
         fingerprint: `sha256:…` over the policy's and the tokenizer's.
+        lookalikes: What each source's look-alikes lead to.
+        lookout: Finds forms in disguise.
         inert: For each source, the forms that it may not write as tokens and that, as text, change and raise nothing.
         reserved: Ids that no ordinary text may come out as: the tokenizer's reserved ids, and those of the forms.
+        watched: The sources whose look-alikes matter: not ignored, and not those of a source that may write every form.
     """
 
     policy: Policy
@@ -94,8 +98,11 @@ class Ruleset:
     prefixes: frozenset[str] = field(repr=False)
     longest: int
     fingerprint: str
+    lookalikes: Mapping[str, Reaction]
+    lookout: Lookout = field(repr=False)
     inert: Mapping[str, frozenset[int]] = field(init=False, repr=False)
     reserved: frozenset[int] = field(init=False, repr=False)
+    watched: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Derive what follows from the table, so that no narrowed copy can carry a stale one."""
@@ -104,6 +111,9 @@ class Ruleset:
         own = self.tokenizer.reserved_ids if self.tokenizer is not None else frozenset()
         ids = (form.token_id for form in self.forms)
         object.__setattr__(self, "reserved", own.union(token_id for token_id in ids if token_id is not None))
+        watched = {source for source, reaction in self.lookalikes.items() if reaction is not Reaction.IGNORE}
+        trusted = {source for source in watched if all(each.action is Action.ALLOW for each in self.table[source])}
+        object.__setattr__(self, "watched", frozenset(watched - trusted))
 
     def __reduce__(self) -> tuple[object, tuple[Policy, Tokenizer | None]]:
         # The automata are not picklable, and rebuilding all is quicker than shipping the table.
@@ -153,7 +163,23 @@ def _rebuild(policy: Policy, tokenizer: Tokenizer | None) -> Ruleset:
         prefixes=frozenset(prefixes),
         longest=max((len(form.text) for form in forms), default=0),
         fingerprint="sha256:" + hashlib.sha256(identity.encode()).hexdigest(),
+        lookalikes=MappingProxyType({source: _reaction(policy, source) for source in sources}),
+        lookout=prepare(_with_standing(forms), policy.limits.max_hidden),
     )
+
+
+def _with_standing(forms: tuple[Form, ...]) -> Iterator[tuple[str, bool]]:
+    """Yield each form, and whether ordinary documents hold it."""
+    known = catalogue()
+    return ((form.text, form.text in known and known[form.text].common) for form in forms)
+
+
+def _reaction(policy: Policy, source: str) -> Reaction:
+    for name in (source, "*"):
+        rules = policy.sources.get(name)
+        if rules is not None and rules.lookalikes is not None:
+            return rules.lookalikes
+    return policy.lookalikes
 
 
 @cache
@@ -286,7 +312,7 @@ def _decide_all(
 ) -> tuple[Decision, ...]:
     """Decide every form for one source. Another family's form it may write if it may; else `foreign` decides."""
     decisions = resolve(policy, source, universe)
-    foreign = _react(policy)
+    foreign = Decision(to_action(policy.foreign), "foreign", None)
 
     def decide(form: Form) -> Decision:
         decision = decisions[form.text]
@@ -295,16 +321,16 @@ def _decide_all(
     return tuple(map(decide, forms))
 
 
-def _react(policy: Policy) -> Decision:
-    match policy.foreign:
+def to_action(reaction: Reaction) -> Action:
+    """Return the action that a reaction asks for."""
+    match reaction:
         case Reaction.LOG:
-            action = Action.LOG
+            return Action.LOG
         case Reaction.ESCAPE:
-            action = Action.ESCAPE
+            return Action.ESCAPE
         case Reaction.BLOCK:
-            action = Action.BLOCK
+            return Action.BLOCK
         case Reaction.IGNORE:
-            action = Action.ALLOW
+            return Action.ALLOW
         case other:
             assert_never(other)
-    return Decision(action, "foreign", None)

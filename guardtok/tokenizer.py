@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, Union, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+Ids: TypeAlias = "Union[list[int], npt.NDArray[np.uint32]]"
+"""Ids as a tokenizer gives them: a list, or a NumPy array of uint32 that nobody else holds."""
 
 
 class Role(str, Enum):
@@ -90,7 +96,7 @@ class Tokenizer(Protocol):
         """
         ...
 
-    def encode_ordinary(self, text: str, *, at_start: bool) -> list[int]:
+    def encode_ordinary(self, text: str, *, at_start: bool) -> Ids:
         """Encode text in which nothing is parsed.
 
         Args:

@@ -9,13 +9,16 @@ import pytest
 
 # Extras, and dependencies that only one verb, one sink or one file format needs.
 DEFERRED = {
+    "awkward",
     "click",
+    "gigatoken",
     "hypothesis",
     "jinja2",
     "litellm",
     "mistral_common",
     "numpy",
     "rich",
+    "riptoken",
     "ruamel",
     "structlog",
     "tokenizers",

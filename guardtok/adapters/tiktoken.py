@@ -7,14 +7,14 @@ ordinary text, and it fails with one typed error.
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import json
 from functools import cached_property
-from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guardtok.dialects import role_of
+from guardtok.engines.choose import TIKTOKEN, choose_engine, reload_engine
+from guardtok.engines.compared import rank_file
 from guardtok.errors import TokenizerError, is_failure
 from guardtok.tokenizer import ControlToken
 from guardtok.violation import broken
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import tiktoken
+
+    from guardtok.engines.choose import Engine
+    from guardtok.tokenizer import Ids
 
 MAX_ID = 2**32 - 1
 """tiktoken's ids are unsigned 32-bit integers."""
@@ -48,6 +51,7 @@ class TiktokenTokenizer:
         self, encoding: tiktoken.Encoding, *, name: str | None = None, custom_tokens: Mapping[str, int] | None = None
     ) -> None:
         self._encoding = encoding
+        self._engine: Engine | None = None
         self._name = encoding.name if name is None else name
         # tiktoken has no public way to list ranks, special tokens or the pattern; its manual reads the same attributes.
         special = dict(encoding._special_tokens)
@@ -65,6 +69,14 @@ class TiktokenTokenizer:
     def __repr__(self) -> str:
         return f"<TiktokenTokenizer {self._name!r}, {len(self._control_tokens)} control tokens>"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_engine": self.engine}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # No engine is picklable. Where this one is absent or not compared, tiktoken gives the same ids.
+        engine = reload_engine(state["_encoding"], state["_engine"])
+        self.__dict__.update(state, _engine=engine)
+
     @property
     def encoding(self) -> tiktoken.Encoding:
         """The encoding, without custom tokens."""
@@ -74,6 +86,16 @@ class TiktokenTokenizer:
     def name(self) -> str:
         """A short name for people and logs."""
         return self._name
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that encodes ordinary text, `tiktoken` where it is the encoding itself."""
+        return TIKTOKEN if self._engine is None else self._engine.name
+
+    @property
+    def parallel(self) -> bool:
+        """Whether threads that encode run side by side."""
+        return self._engine is None or self._engine.parallel
 
     @property
     def control_tokens(self) -> tuple[ControlToken, ...]:
@@ -103,12 +125,10 @@ class TiktokenTokenizer:
     @cached_property
     def _fingerprints(self) -> tuple[str, str]:
         # The ranks count as the SHA-256 of their rank file, so that anybody can check it with sha256sum.
-        ranks = sorted(self._encoding._mergeable_ranks.items(), key=itemgetter(1))
-        lines = [b"%b %d\n" % (binascii.b2a_base64(token, newline=False), rank) for token, rank in ranks]
         facts = {
             "library": "tiktoken",
             "pattern": self._encoding._pat_str,
-            "ranks": hashlib.sha256(b"".join(lines)).hexdigest(),
+            "ranks": hashlib.sha256(rank_file(self._encoding)).hexdigest(),
             "special_tokens": self._encoding._special_tokens,
         }
 
@@ -130,14 +150,34 @@ class TiktokenTokenizer:
                     f"{self._name}: the custom token {broken(form)!r} has the id {self._custom[form]} and cannot have "
                     f"{id_} too. Give it one id."
                 )
-        return TiktokenTokenizer(self._encoding, name=self._name, custom_tokens={**self._custom, **ids})
+        tokenizer = TiktokenTokenizer(self._encoding, name=self._name, custom_tokens={**self._custom, **ids})
+        tokenizer._engine = self._engine
+        return tokenizer
 
-    def encode_ordinary(self, text: str, *, at_start: bool) -> list[int]:  # noqa: ARG002  # tiktoken has no prefix.
-        """Encode text in which nothing is parsed.
+    def with_engine(self, name: str) -> TiktokenTokenizer:
+        """Return a tokenizer whose ordinary text another engine encodes, to the same ids; this one stays as it is.
+
+        Args:
+            name: `tiktoken`, `auto`, `gigatoken` or `riptoken`, as `choose_engine` takes it.
+
+        Raises:
+            EngineError: No engine has that name, or it was not compared for this vocabulary in the installed versions.
+            MissingExtraError: The engine that was named is not installed.
+        """
+        tokenizer = TiktokenTokenizer(self._encoding, name=self._name, custom_tokens=self._custom)
+        tokenizer._engine = choose_engine(self._encoding, name)
+        return tokenizer
+
+    def encode_ordinary(self, text: str, *, at_start: bool) -> Ids:  # noqa: ARG002  # tiktoken has no prefix.
+        """Encode text in which nothing is parsed. An array comes from an engine that makes one, else a list.
 
         Raises:
             TokenizerError: tiktoken failed or panicked; a run of a million spaces makes several encodings do so.
         """
+        if self._engine is not None:
+            ids = self._engine.encode(text)
+            if ids is not None:
+                return ids
         try:
             return self._encoding.encode_ordinary(text)
         except BaseException as error:

@@ -1,0 +1,126 @@
+"""Could this be the beginning of a form? What a stream has to hold back, and no more.
+
+A form that is cut over two chunks is in neither of them. Holding back as much as the longest form would do, and would
+make every reader of a stream wait; text that no form begins with can go on at once.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, SupportsIndex
+
+from guardtok.views.escapes import INTRODUCERS
+from guardtok.views.folds import disguises_of
+from guardtok.views.search import read_from
+
+if TYPE_CHECKING:
+    from guardtok.ruleset import Ruleset
+    from guardtok.views import Lookout
+
+
+@dataclass(frozen=True, slots=True)
+class Beginnings:
+    """What a form begins with, exactly or in disguise. Made by `sort_beginnings`.
+
+    Attributes:
+        forms: The forms in the order of their code points.
+        exact: Finds a character that a form begins with; None where there are no forms.
+        disguised: Finds a character that a form in disguise may begin with, or the form itself.
+        shortest: Length of the shortest form.
+        longest: Length of the longest form.
+    """
+
+    forms: tuple[str, ...] = field(repr=False)
+    exact: re.Pattern[str] | None
+    disguised: re.Pattern[str] | None
+    shortest: int
+    longest: int
+
+    def may_grow(self, text: str) -> bool:
+        """Whether `text` is the beginning of a form, and not all of it."""
+        # Of the forms that follow it in order, those that it begins come first.
+        index = bisect_right(self.forms, text)
+        return index < len(self.forms) and self.forms[index].startswith(text)
+
+    def occur(self, text: str, start: int, stop: int, lookout: Lookout | None) -> bool:
+        """Whether a form could begin between two positions of `text`, in disguise if there is a lookout."""
+        first = self.exact if lookout is None else self.disguised
+        return first is not None and first.search(text, start, stop) is not None
+
+    def find_open(self, text: str, start: int) -> int:
+        """Return the first position from `start` on where a form begins that `text` breaks off, or its length."""
+        end = len(text)
+        if self.exact is not None:
+            for found in self.exact.finditer(text, max(start, end - self.longest + 1)):
+                if self.may_grow(text[found.start() :]):
+                    return found.start()
+        return end
+
+    def find_open_disguise(self, text: str, start: int, stop: int, lookout: Lookout) -> int:
+        """Return the first position between two where a form in disguise begins that `text` breaks off, or `stop`.
+
+        Args:
+            text: The text.
+            start: Where to begin.
+            stop: Where to end.
+            lookout: The forms.
+        """
+        if self.disguised is None:
+            return stop
+        broken_off = _BrokenOff(text)
+        for found in self.disguised.finditer(text, start, stop):
+            place = found.start()
+            try:
+                read_from(broken_off, place, lookout)
+            except _MoreNeededError:
+                # A row of backslashes is read from its first one.
+                while place > start and text[place] == text[place - 1] == "\\":
+                    place -= 1
+                return place
+        return stop
+
+
+def sort_beginnings(ruleset: Ruleset) -> Beginnings:
+    """Return the beginnings of a ruleset's forms."""
+    forms = tuple(sorted(form.text for form in ruleset.forms))
+    firsts = {form[0] for form in forms}
+    folded = {key[0] for key in ruleset.lookout.keys}
+    disguised = firsts | {char for first in folded for char in (first, first.upper(), *disguises_of(first))}
+    return Beginnings(
+        forms,
+        _one_of(firsts),
+        _one_of(disguised.union(INTRODUCERS) if firsts else firsts),
+        min(map(len, forms), default=0),
+        ruleset.longest,
+    )
+
+
+def _one_of(chars: set[str]) -> re.Pattern[str] | None:
+    return re.compile(f"[{re.escape(''.join(sorted(chars)))}]") if chars else None
+
+
+class _MoreNeededError(Exception):
+    """A reader asked for what follows the text."""
+
+
+class _BrokenOff(str):
+    """A text that goes on, who knows how: whoever reads beyond its end is told so."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return str.__len__(self) + 1
+
+    def __getitem__(self, key: SupportsIndex | slice, /) -> str:
+        if not isinstance(key, slice) and key.__index__() >= str.__len__(self):
+            raise _MoreNeededError
+        return str.__getitem__(self, key)
+
+    def startswith(self, prefix: str, start: int) -> bool:  # type: ignore[override]
+        """Whether the text has `prefix` at `start`."""
+        rest = str.__getitem__(self, slice(start, start + str.__len__(prefix)))
+        if str.__len__(rest) < str.__len__(prefix) and prefix.startswith(rest):
+            raise _MoreNeededError
+        return rest == prefix
