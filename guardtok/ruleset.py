@@ -200,7 +200,9 @@ def _build_automata(forms: Sequence[str]) -> Iterator[tuple[int, BytesAhoCorasic
     begin = 0
     firsts: set[int] = set()
     for index, form in enumerate(forms):
-        if len(firsts | {_first_byte(form)}) > MAX_FIRST_BYTES:
+        # Forms beyond ASCII apart: what the library holds to be rare in both makes it walk.
+        apart = not form[0].isascii() and bool(firsts) and min(firsts) < 0x80  # noqa: PLR2004 - ASCII
+        if apart or len(firsts | {_first_byte(form)}) > MAX_FIRST_BYTES:
             yield begin, BytesAhoCorasick([form.encode() for form in forms[begin:index]], MatchKind.Standard)
             begin, firsts = index, set()
         firsts.add(_first_byte(form))

@@ -200,10 +200,11 @@ class Stream:
     def _decode(self, chunk: bytes, *, final: bool) -> str:
         try:
             text = self._decoder.decode(chunk, final)
-            self._undecoded = bool(self._decoder.getstate()[0])
-            return text
         except UnicodeDecodeError:
             self.close()
+        else:
+            self._undecoded = bool(self._decoder.getstate()[0])
+            return text
         # Raised out here it has no context: the decoder's own error quotes the bytes.
         raise InvalidUTF8Error(
             f"After {self._taken:,} characters come bytes that are no UTF-8, and the policy says `surrogates: refuse`. "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias, Union, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-Ids: TypeAlias = "Union[list[int], npt.NDArray[np.uint32]]"
+Ids: TypeAlias = "list[int] | npt.NDArray[np.uint32]"
 """Ids as a tokenizer gives them: a list, or a NumPy array of uint32 that nobody else holds."""
 
 

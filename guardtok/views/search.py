@@ -35,7 +35,7 @@ _DENSE = 100
 _PROBE = 8_192
 """So many bytes are searched to know."""
 
-_NOT_SPACE = re.compile(rb"[^ ]")
+_NOT_SPACE = re.compile(rb"([^ ])([^ ]?)", re.DOTALL)
 _SIGNS = frozenset({MARK, *(sign.encode() for sign in INTRODUCERS)})
 _BEHIND = re.compile(r"\s*([\x21-\x7e])")
 _START = itemgetter(1)
@@ -138,7 +138,7 @@ def _search_ascii(data: bytes, lookout: Lookout) -> list[Match]:
     if not _is_dense(data, lookout.quick):
         quick = _search(data, lookout.quick)
         if len(quick) * _SPARSE <= len(data):
-            return quick
+            return [match for match in quick if _goes_on_ascii(match, data, lookout)]
     return _search_shape(make_shape(data), lookout)
 
 
@@ -166,13 +166,24 @@ def _search_shape(shape: bytes, lookout: Lookout) -> list[Match]:
 
 
 def _goes_on(gap: Match, shape: bytes, lookout: Lookout) -> bool:
-    """Whether behind the white space that a match ends with the form may go on."""
+    """Whether behind the white space that a match ends with the form may go on, by one character and by two."""
     _, start, end = gap
     following = _NOT_SPACE.search(shape, end)
     if following is None:
         return False
-    sign = following[0]
-    return sign in _SIGNS or shape[start : end - 1] + sign in lookout.beginnings
+    sign, then = following[1], following[2]
+    so_far = shape[start : end - 1] + sign
+    if sign in _SIGNS:
+        return True
+    return so_far in lookout.beginnings and (not then or then in _SIGNS or so_far + then in lookout.beginnings)
+
+
+def _goes_on_ascii(match: Match, data: bytes, lookout: Lookout) -> bool:
+    """Whether a match in ASCII text may begin a form, as far as what follows the white space at its end tells."""
+    form, start, end = match
+    if data[end - 1] not in SPACES:
+        return True
+    return _goes_on((form, 0, end - start), make_shape(data[start : end + lookout.max_hidden + 2]), lookout)
 
 
 def _starts(found: Iterable[Match]) -> set[int]:
