@@ -125,7 +125,7 @@ def test_a_form_that_holds_a_disallowed_one_is_disallowed() -> None:
 def test_an_unknown_string_is_found() -> None:
     """A disallowed string that is no form is looked for beside the forms, for every source."""
     narrowed = narrow(ruleset(), ALL, frozenset({"sesame", "ö"}))
-    found = find("<think> open sesame ö".encode(), narrowed)
+    found = find("<think> open sesame ö".encode(), narrowed.automata)
     assert [narrowed.forms[form].text for form, _, _ in found] == ["<think>", "sesame", "ö"]
     assert all(decision(narrowed, source, "sesame").action is Action.BLOCK for source in narrowed.sources)
     assert narrowed.refused == {index for index, form in enumerate(narrowed.forms) if form.text in {"sesame", "ö"}}
