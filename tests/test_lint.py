@@ -372,14 +372,6 @@ def test_a_mode_that_only_watches_is_reported() -> None:
     assert found(parse_policy(QUIET + "mode: enforce\n")) == []
 
 
-@pytest.mark.parametrize("reaction", ["escape", "block"])
-def test_protection_against_lookalikes_is_not_there_yet(reaction: str) -> None:
-    """A policy that relies on it is told; `log` and `ignore` promise nothing."""
-    assert found(parse_policy(QUIET + f"lookalikes: {reaction}\n")) == [("lookalikes-not-seen", "1:1")]
-    assert found(parse_policy(QUIET + f"  user: {{lookalikes: {reaction}}}\n")) == [("lookalikes-not-seen", "5:3")]
-    assert found(parse_policy(QUIET + "lookalikes: log\n")) == []
-
-
 def test_an_unpinned_tokenizer_is_reported(embedded: Tokenizer) -> None:
     """A name alone says nothing of the ids; a fingerprint does."""
     assert found(parse_policy(QUIET + "tokenizer: {name: guardtok}\n"), embedded) == [("unpinned-tokenizer", "5:1")]

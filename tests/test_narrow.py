@@ -185,7 +185,7 @@ def test_narrowing_survives_pickling(allowed: Forms, disallowed: Forms) -> None:
         copy.longest,
     )
     probe = b"<|im_start|>### System: sesame <think>2"
-    assert find(probe, narrowed) == find(probe, copy)
+    assert find(probe, narrowed.automata) == find(probe, copy.automata)
 
 
 def test_what_was_encoded_under_a_narrowing_survives_pickling() -> None:

@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from guardtok.lint.finding import LintFinding, Severity, name_sources, place_of
-from guardtok.policy.model import ANY_SOURCE, BUILTIN_SOURCES, Reaction
+from guardtok.policy.model import ANY_SOURCE, BUILTIN_SOURCES
 from guardtok.policy.resolve import sources_of
 from guardtok.violation import Mode
 
@@ -26,7 +26,6 @@ def review_settings(policy: Policy) -> Iterator[LintFinding]:
     yield from _sources(policy)
     yield from _modes(policy)
     yield from _limits(policy)
-    yield from _lookalikes(policy)
 
 
 def _ids(policy: Policy) -> Iterator[LintFinding]:
@@ -80,20 +79,9 @@ def _limits(policy: Policy) -> Iterator[LintFinding]:
     """Say what a limit of nought turns off."""
     silent = {
         "max_violations": "No violation is recorded: what is found is guarded against and counted, but not named.",
-        "max_hidden": "Once look-alikes are seen, one ignorable character will hide a form.",
+        "max_hidden": "One ignorable character inside a form hides it from the views.",
     }
     for key, fact in silent.items():
         if getattr(policy.limits, key) == 0:
             mend = f"Give `{key}` at least 1 unless that is meant."
             yield LintFinding("limit-of-zero", Severity.INFO, place_of(policy, "limits"), f"`{key}` is 0. {fact}", mend)
-
-
-def _lookalikes(policy: Policy) -> Iterator[LintFinding]:
-    """Nobody shall believe to be protected by what this version does not do."""
-    strong = (Reaction.ESCAPE, Reaction.BLOCK)
-    places = [place_of(policy, "lookalikes")] if policy.lookalikes in strong else []
-    places += [str(rules.mark) for rules in policy.sources.values() if rules.lookalikes in strong]
-    for place in places:
-        fact = "This version of guardtok does not see look-alikes yet, so `lookalikes` has no effect."
-        mend = "Do not rely on it; fold the text before you guard it if look-alikes matter."
-        yield LintFinding("lookalikes-not-seen", Severity.WARNING, place, fact, mend)
