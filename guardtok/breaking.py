@@ -45,15 +45,21 @@ class Breaker:
     places: dict[str, frozenset[tuple[str, str]]]
 
     def find_separator(self, left: str, right: str) -> str | None:
-        """Return the first separator that no form can hold between these two characters, or None."""
-        lefts, rights = {"", left, *_folded(left)}, {"", right, *_folded(right)}
+        """Return the first separator that no form can hold between these characters, or None.
+
+        Args:
+            left: The character before it; several where it may be taken for others.
+            right: The character behind it, likewise.
+        """
+        lefts = {"", *left, *(folded for char in left for folded in _folded(char))}
+        rights = {"", *right, *(folded for char in right for folded in _folded(char))}
         for separator, places in self.places.items():
             if not any((a, b) in places for a in lefts for b in rights):
                 return separator
         return None
 
     def separate(self, left: str, right: str) -> str:
-        """Return what to put between two characters of a form so that no form can reach over it.
+        """Return what to put between characters of a form so that no form can reach over it; see `find_separator`.
 
         Raises:
             VerificationError: Nothing is known to be inert there.

@@ -264,26 +264,29 @@ def _must_break(finding: Finding, intake: Intake, ruleset: Ruleset) -> bool:
 
 
 def _decide_inert(matches: list[Match], intake: Intake, ruleset: Ruleset, window: Window | None) -> Decided | None:
-    """Decide a text of one run in which nothing can change or raise and no match overlaps; else return None.
+    """Decide a text of one run in which nothing is allowed or refused and no match overlaps; else return None.
 
-    This is the flood that an attacker can send for nothing: forms and again forms, each encoded as text. It is decided
-    form by form, not match by match, and the result is the one that the long way gives.
+    This is the flood that an attacker can send for nothing: forms and again forms, each encoded as text or taken out.
+    It is decided form by form, not match by match, and the result is the one that the long way gives; but what is cut
+    whole, as here every stripped match is, needs no break.
     """
     if len(intake.runs) > 1:
         return None
     source = intake.runs[0].source
     counts = Counter(map(_FORM, matches))
-    if not counts.keys() <= ruleset.inert[source]:
+    decisions, mode = ruleset.table[source], ruleset.modes[source]
+    stripped = {form for form in counts if mode is Mode.ENFORCE and decisions[form].action is Action.STRIP}
+    if not counts.keys() - stripped <= ruleset.inert[source]:
         return None
     if not all(map(le, map(_END, matches), islice(map(_START, matches), 1, None))):
         return None
-    decisions, mode = ruleset.table[source], ruleset.modes[source]
     why = {form: (decisions[form].action, decisions[form].rule, mode, source, 0) for form in counts}
     first = dict(zip(map(_FORM, reversed(matches)), reversed(matches), strict=True))
-    changing = {form for form in counts if mode is Mode.ENFORCE and decisions[form].action in _CHANGING}
+    changing = {form for form in counts if mode is Mode.ENFORCE and decisions[form].action is Action.ESCAPE}
     whole = changing == counts.keys()
     last = matches[-1]
     return Decided(
+        cuts=tuple([Span(start, end) for form, start, end in matches if form in stripped]) if stripped else (),
         breaks=tuple(matches if whole else [match for match in matches if match[0] in changing]),
         findings=tuple([Finding(match, *why[match[0]]) for match in matches[: ruleset.policy.limits.max_violations]]),
         groups=tuple([(Finding(first[form], *why[form]), count) for form, count in counts.items()]),

@@ -57,6 +57,7 @@ class Editor:
         "_breaker",
         "_broken",
         "_cut",
+        "_forms",
         "_gained",
         "_lookout",
         "_prefixes",
@@ -69,13 +70,14 @@ class Editor:
         self._prefixes = ruleset.prefixes
         self._reach = ruleset.longest - 1
         self._breaker = breaker
+        self._forms = ruleset.forms
         self._beginnings = beginnings
         # Where disguises may not stay, a cut must not make one either.
         strict = any(ruleset.lookalikes[source] in _STRICT for source in ruleset.watched.intersection(sources))
         self._lookout = ruleset.lookout if strict else None
         if strict:
             self._reach = longest_disguise(ruleset)
-        self._separators: dict[str, str] = {}  # what was found between two characters before
+        self._separators: dict[tuple[str, str], str] = {}  # what was found between two characters before
         self._since = ""  # the end of what was kept since the last gap
         self._broken = -1  # where the last separator went, in the original
         self._cut = False  # whether the character before the window was cut
@@ -101,15 +103,15 @@ class Editor:
             VerificationError: A form that cannot be broken so that nothing parses.
         """
         cuts = _gaps(decided.cuts, start, stop)
-        singles, breaks = self._breaks(decided, cuts, start, stop, offset)
+        singles, places = self._breaks(decided, cuts, start, stop, offset)
         kept: list[str] = []
         edits: list[Edit] = []
         gap = -1  # the piece that follows the last gap of this window
         last = start
-        for low, high in sorted([*cuts, *singles, *((place, place) for place in breaks)]):
+        for low, high in sorted([*cuts, *singles, *((place, place) for place in places)]):
             kept.append(text[last:low])
             if low == high:
-                inserted = self._separate(text[low - 1 : low + 1])
+                inserted = self._separate(text[low - 1] + places[low][:1], text[low] + places[low][1:])
             elif (low, high) in singles:
                 inserted = REPLACEMENT
             elif low == start and self._cut:
@@ -131,12 +133,15 @@ class Editor:
 
     def _breaks(
         self, decided: Decided, cuts: list[tuple[int, int]], start: int, stop: int, offset: int
-    ) -> tuple[set[tuple[int, int]], list[int]]:
-        """Return the forms of one character that must go and are not cut, and where separators go between two kept."""
+    ) -> tuple[set[tuple[int, int]], dict[int, str]]:
+        """Return the forms of one character that must go and are not cut, and where separators go between two kept.
+
+        With each of these places comes what the characters beside it may be taken for: the form's own first two.
+        """
         singles: set[tuple[int, int]] = set()
-        places: list[int] = []
+        places: dict[int, str] = {}
         allowed = [(low, high) for _, low, high in decided.allowed]
-        for _, low, high in decided.breaks:
+        for form, low, high in decided.breaks:
             if high - low == 1:
                 if start <= low < stop and not _holding(cuts, low):
                     singles.add((low, high))
@@ -147,7 +152,7 @@ class Editor:
                 continue
             if (cuts and (_holding(cuts, place - 1) or _holding(cuts, place))) or (place == start and self._cut):
                 continue
-            places.append(place)
+            places[place] = self._forms[form].text[:2]
             self._broken = place + offset
         return singles, places
 
@@ -172,10 +177,11 @@ class Editor:
                 return tail[-self._reach :]
         return tail if gap >= 0 else (self._since + tail)[-self._reach :]
 
-    def _separate(self, pair: str) -> str:
-        if pair not in self._separators:
-            self._separators[pair] = self._breaker.separate(*pair)
-        return self._separators[pair]
+    def _separate(self, left: str, right: str) -> str:
+        known = self._separators
+        if (left, right) not in known:
+            known[left, right] = self._breaker.separate(left, right)
+        return known[left, right]
 
 
 def _holding(spans: Sequence[tuple[int, int]], position: int) -> int:

@@ -257,7 +257,7 @@ class Stream:
             first = max(front, len(buffer) - self._longest)
             stop = self._beginnings.find_open_disguise(buffer, first, stop, self._lookout)
         # What is held back is read again when it has grown by a fourth, so that feeding single characters stays linear.
-        self._wait = front + (len(buffer) - front) * 5 // 4 if stop == front else 0
+        self._wait = stop + (len(buffer) - stop) * 5 // 4
         return stop
 
     def _let_go(self, stop: int, *, final: bool) -> str:
@@ -284,7 +284,6 @@ class Stream:
         if self._hash is not None:
             self._hash.update(buffer[front:stop].encode())
         self._front = stop
-        self._wait = 0
         if stop > 2 * self._reach:
             self._forget(stop - self._reach)
         return text
@@ -373,6 +372,7 @@ class Stream:
         self._covered -= base
         self._buffer = self._buffer[base:]
         self._front -= base
+        self._wait -= base
         self._passed += base
         self._offset += base + pairs
 

@@ -28,14 +28,16 @@ FORMS = (
     "aa",
     "aaa",
 )
-"""They overlap, begin, end and contain each other; one is one character, two hold the separator, two overlap themselves."""
+"""They overlap, begin, end and contain each other; one is one character, two hold `_`, two overlap themselves."""
 
 SOURCES = {
     "escape": '"*": {default: escape}',
     "strip": '"*": {default: strip}',
     "block": '"*": {default: escape, block: ["X199", "<<"]}',
     "monitor": '"*": {default: block, mode: monitor}',
-    "mixed": 'user: {default: escape, strip: ["|>", "X19", "aaa"], allow: ["<|a|>", "X1", "<<"]}\n  "*": {default: strip}',
+    "mixed": (
+        'user: {default: escape, strip: ["|>", "X19", "aaa"], allow: ["<|a|>", "X1", "<<"]}\n  "*": {default: strip}'
+    ),
     "allowing": 'user: {default: allow, escape: ["|>", "X199", "aa"], strip: ["<|a", "<<"]}\n  "*": {default: escape}',
     "lookalikes": '"*": {default: escape, lookalikes: escape}',
     "both": 'user: {default: strip, escape: ["<<", "aa"], lookalikes: escape}\n  "*": {default: escape}',
@@ -69,7 +71,8 @@ PIECES = (
     *(form[:2] for form in FORMS),
     *(form[1:] for form in FORMS),
     *"<|>_aX19§�T/",
-    "＜", "ｘ", "＞", "｜", "\u200b", " ", "&lt;", "&amp;lt;", "%3C", "%253c", "\\u003c", "\\\\", "&", "A",
+    "\uff1c", "\uff58", "\uff1e", "\uff5c", "\u200b", " ",
+    "&lt;", "&amp;lt;", "%3C", "%253c", "\\u003c", "\\\\", "&", "A",
     "\ud83c", "\udf89", "\ud83c\udf89", "\ud800", "é", "\n",
 )  # fmt: skip
 """Forms, halves of forms, what may go into them, disguises, halves of characters."""
