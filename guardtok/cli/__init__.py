@@ -15,6 +15,7 @@ import click
 from guardtok.cli.demo import demo
 from guardtok.cli.guarding import check, encode
 from guardtok.cli.policies import policy
+from guardtok.cli.sanitizing import sanitize
 from guardtok.cli.streams import abandon_output, soften_encoding
 from guardtok.cli.tokens import tokens
 from guardtok.cli.trouble import BROKEN_PIPE, INTERRUPTED, MISTAKE, Commands
@@ -56,7 +57,7 @@ def cli() -> None:
     """  # noqa: D301 - click looks for this character
 
 
-for _command in (demo, encode, check, policy, tokens):
+for _command in (demo, encode, check, sanitize, policy, tokens):
     cli.add_command(_command)
 
 

@@ -18,18 +18,20 @@ if TYPE_CHECKING:
     from guardtok.guard import Guard
     from guardtok.violation import Verdict
 
-_LINES = click.option("-l", "--lines", is_flag=True, help="Take each line of standard input for a text of its own.")
-_REQUEST = click.option("--request-id", metavar="ID", help="Copied into the violations.")
-_TEXTS = click.argument("texts", metavar="[TEXT|-]...", nargs=-1)
+lines_option = click.option(
+    "-l", "--lines", is_flag=True, help="Take each line of standard input for a text of its own."
+)
+request_option = click.option("--request-id", metavar="ID", help="Copied into the violations.")
+texts_argument = click.argument("texts", metavar="[TEXT|-]...", nargs=-1)
 
 
 @click.command()
-@_TEXTS
+@texts_argument
 @policy_option
 @tokenizer_option(default="guardtok")
 @source_option
-@_LINES
-@_REQUEST
+@lines_option
+@request_option
 @format_option
 def encode(  # noqa: PLR0913 - one parameter for each option
     *,
@@ -58,7 +60,7 @@ def encode(  # noqa: PLR0913 - one parameter for each option
     guard = Guard.load(policy, tokenizer, sinks=())
     refused = failed = False
     texts_read = read_texts(texts, lines=lines, max_chars=guard.policy.limits.max_chars)
-    for prefix, text in _numbered(texts_read, several=lines or len(texts) > 1):
+    for prefix, text in numbered(texts_read, several=lines or len(texts) > 1):
         verdict = guard.check(text, source=source, request_id=request_id)
         ids: list[int] | None = None
         why = f"Refused: the policy {guard.policy.name!r} blocks this text."
@@ -71,11 +73,11 @@ def encode(  # noqa: PLR0913 - one parameter for each option
             failed = True
             why = f"Not encoded: {visible(str(error))}"
         if output is Format.JSON:
-            write_json(({} if ids is None else {"ids": ids}) | _record(guard, verdict))
+            write_json(({} if ids is None else {"ids": ids}) | record(guard, verdict))
         else:
             click.echo(" ".join(map(str, ids or ())))
             if verdict.count:
-                _show(verdict, guard, prefix, stderr=True)
+                show(verdict, guard, prefix, stderr=True)
         if ids is None:
             click.echo(f"{prefix}{why}", err=True)
     if refused or failed:
@@ -83,12 +85,12 @@ def encode(  # noqa: PLR0913 - one parameter for each option
 
 
 @click.command()
-@_TEXTS
+@texts_argument
 @policy_option
 @tokenizer_option(default=None)
 @source_option
-@_LINES
-@_REQUEST
+@lines_option
+@request_option
 @format_option
 def check(  # noqa: PLR0913 - one parameter for each option
     *,
@@ -116,20 +118,20 @@ def check(  # noqa: PLR0913 - one parameter for each option
     guard = Guard.load(policy, tokenizer, sinks=())
     found = False
     texts_read = read_texts(texts, lines=lines, max_chars=guard.policy.limits.max_chars)
-    for prefix, text in _numbered(texts_read, several=lines or len(texts) > 1):
+    for prefix, text in numbered(texts_read, several=lines or len(texts) > 1):
         verdict = guard.check(text, source=source, request_id=request_id)
         found = found or verdict.count > 0
         if output is Format.JSON:
-            write_json(_record(guard, verdict))
+            write_json(record(guard, verdict))
         elif verdict.count:
-            _show(verdict, guard, prefix)
+            show(verdict, guard, prefix)
         else:
             click.echo(f"{prefix}clean")
     if found:
         click.get_current_context().exit(FOUND)
 
 
-def _show(verdict: Verdict, guard: Guard, prefix: str, *, stderr: bool = False) -> None:
+def show(verdict: Verdict, guard: Guard, prefix: str, *, stderr: bool = False) -> None:
     """Show the violations of a text: as a table, or line by line where it is one text of several.
 
     Every form is written broken, in the name of a rule too.
@@ -163,19 +165,20 @@ def _show(verdict: Verdict, guard: Guard, prefix: str, *, stderr: bool = False) 
     write(made, console(stderr=stderr))
 
 
-def _numbered(texts: Iterator[str], *, several: bool) -> Iterator[tuple[str, str]]:
+def numbered(texts: Iterator[str], *, several: bool) -> Iterator[tuple[str, str]]:
     """Yield each text with what its lines begin with: nothing where there is only one text."""
     for number, text in enumerate(texts, start=1):
         yield (f"Text {number}: " if several else ""), text
 
 
-def _record(guard: Guard, verdict: Verdict) -> dict[str, Any]:
-    record: dict[str, Any] = {
+def record(guard: Guard, verdict: Verdict) -> dict[str, Any]:
+    """Return what every JSON object says of a text: the verdict, the policy, the tokenizer."""
+    made: dict[str, Any] = {
         "action": verdict.action.value,
         "violations": [each.to_dict() for each in verdict.violations],
         "policy": {"name": guard.policy.name, "digest": guard.policy.digest},
     }
     tokenizer = guard.tokenizer
     if tokenizer is not None:
-        record["tokenizer"] = {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint}
-    return record
+        made["tokenizer"] = {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint}
+    return made
