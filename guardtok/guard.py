@@ -29,7 +29,7 @@ from guardtok.policy.model import Policy, Surrogates
 from guardtok.prepare import parse_statement
 from guardtok.records import Report, refuse_intake
 from guardtok.ruleset import bind
-from guardtok.sanitize import Sanitized, sanitize
+from guardtok.sanitize import Sanitized, prove_on_tokenizer, sanitize
 from guardtok.scan import scan
 from guardtok.sinks import emit, to_structlog
 from guardtok.stream import Stream
@@ -62,7 +62,8 @@ class Guard:
             default a guard makes its own, which its pickled copies share.
 
     Raises:
-        PolicyError: The policy names a token that nobody knows, or contradicts itself on this tokenizer's forms.
+        PolicyError: The policy names a token that nobody knows, contradicts itself on this tokenizer's forms, or
+            escapes a form that cannot be broken in text.
         TokenizerMismatchError: The tokenizer is not the one that the policy or its lock file pins.
         TokenizerError: The tokenizer cannot take the policy's custom tokens.
     """
@@ -80,6 +81,8 @@ class Guard:
         self._ruleset = bind(policy, tokenizer)
         self._breaker = prove(self._ruleset)
         self._beginnings = sort_beginnings(self._ruleset)
+        if self._ruleset.tokenizer is not None:
+            prove_on_tokenizer(self._ruleset, self._breaker)
         self._sinks = tuple(sinks)
         self._key = secrets.token_bytes(32) if digest_key is None else digest_key
 
