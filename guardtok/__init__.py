@@ -8,6 +8,7 @@ from guardtok.errors import VerificationError as VerificationError
 from guardtok.guard import Guard as Guard
 from guardtok.guarded_encoding import GuardedEncoding as GuardedEncoding
 from guardtok.policy.model import Policy as Policy
+from guardtok.sanitize import Sanitized as Sanitized
 from guardtok.text import Text as Text
 from guardtok.violation import Action as Action
 from guardtok.violation import Verdict as Verdict

@@ -31,7 +31,7 @@ from guardtok.policy.model import Policy, Surrogates
 from guardtok.prepare import parse_statement
 from guardtok.records import Report, refuse_intake
 from guardtok.ruleset import bind
-from guardtok.sanitize import Sanitized, sanitize
+from guardtok.sanitize import Sanitized, prove_on_tokenizer, sanitize
 from guardtok.scan import scan
 from guardtok.sinks import emit, to_structlog
 from guardtok.stream import Stream
@@ -64,7 +64,8 @@ class Guard:
             default a guard makes its own, which its pickled copies share.
 
     Raises:
-        PolicyError: The policy names a token that nobody knows, or contradicts itself on this tokenizer's forms.
+        PolicyError: The policy names a token that nobody knows, contradicts itself on this tokenizer's forms, or
+            escapes a form that cannot be broken in text.
         TokenizerMismatchError: The tokenizer is not the one that the policy or its lock file pins.
         TokenizerError: The tokenizer cannot take the policy's custom tokens.
         DigestKeyError: The key has no byte, or more than 64.
@@ -84,6 +85,8 @@ class Guard:
         if type(key) is not bytes or not 1 <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
             raise DigestKeyError("A digest key is bytes, 1 to 64 of them. Take secrets.token_bytes(32).")
         self._fill(bind(policy, tokenizer), tuple(sinks), key)
+        if self._ruleset.tokenizer is not None:
+            prove_on_tokenizer(self._ruleset, self._breaker)
 
     def _fill(self, ruleset: Ruleset, sinks: tuple[Sink, ...], key: bytes) -> None:
         self._ruleset = ruleset

@@ -222,6 +222,8 @@ def prove_on_tokenizer(ruleset: Ruleset, breaker: Breaker) -> None:
     """
     texts = [ruleset.forms[index].text for index in escaped_forms(ruleset)]
     spelled = [text[0] + breaker.separate(*text[:2]) + text[1:] for text in texts if len(text) > 1]
+    if not spelled:
+        return
     try:
         encode_ordinary("\n".join(spelled), ruleset, at_start=True)
     except VerificationError as error:

@@ -283,8 +283,8 @@ def test_reserved_ids_are_seen_in_arrays(low: bool) -> None:  # noqa: FBT001 - a
     plain = load_tokenizer("guardtok")
     assert isinstance(plain, TiktokenTokenizer)
     tokenizer = plain.with_custom_tokens({"<|high|>": 60_000} if low else {})
-    tokenizer._engine = Forger()
     guard = Guard(Policy.load("chatml"), tokenizer, sinks=())
+    tokenizer._engine = Forger()  # After the guard was built: it would be refused.
     assert guard.encode("clean", source="user").ids == [1, 2, 3]
     with pytest.raises(VerificationError):
         guard.encode("x", source="user")

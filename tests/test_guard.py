@@ -68,7 +68,7 @@ def test_check_and_count_never_raise_because_of_content(text: str) -> None:
     except ValueError:
         assert verdict.action == "block"
     else:
-        assert verdict.action == "allow"
+        assert verdict.action in {"allow", "log"}
 
 
 def test_check_names_the_limit_that_was_met() -> None:

@@ -200,3 +200,22 @@ def test_a_form_with_the_replacement_is_refused_where_it_would_fill_gaps() -> No
     with pytest.raises(PolicyError, match="U\\+FFFD"):
         Guard(parse('forms: ["x\\uFFFDy"]\nsources: {"*": {default: strip}}\n'), sinks=())
     bind(parse('forms: ["x\\uFFFDy"]\nsources: {"*": {default: escape}}\n'), tokenizer())
+
+
+def test_a_tokenizer_that_reads_the_broken_form_is_refused() -> None:
+    """One that drops `_`, and so makes the token's id of the broken form."""
+
+    class Dropping:
+        def __init__(self) -> None:
+            self.inner = tokenizer()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.inner, name)
+
+        def encode_ordinary(self, text: str, *, at_start: bool) -> list[int]:
+            return [1010] if "<_/s>" in text else self.inner.encode_ordinary(text, at_start=at_start)
+
+    escaping = parse('foreign: ignore\nsources: {"*": {default: block, escape: ["</s>"]}}\n')
+    with pytest.raises(PolicyError, match="reserved id 1010"):
+        Guard(escaping, Dropping(), sinks=())  # type: ignore[arg-type]
+    Guard(parse('foreign: ignore\nsources: {"*": {default: block}}\n'), Dropping(), sinks=())  # type: ignore[arg-type]
