@@ -229,14 +229,16 @@ class PanicException(BaseException):  # pyo3's name for a Rust panic, which is n
     error=st.sampled_from([ValueError("<|a|>"), PanicException("<|a|>"), MemoryError()]),
 )
 def test_i8_a_failing_tokenizer_admits_nothing(guard: Guard, whole: str, error: BaseException) -> None:
-    """An exception or a panic out of the tokenizer is a `TokenizerError` that does not quote the text."""
+    """An exception or a panic out of the tokenizer is a `TokenizerError` that does not quote the text.
+
+    A guard that has to break forms in text asks the tokenizer when it is built, and then refuses to be built.
+    """
     assert guard.tokenizer is not None
-    broken_guard = rebound(guard, Leaking(guard.tokenizer, error=error))
     out = encoded(guard, Text(whole, source="user"))
     if out is None or all(piece.token_id is not None for piece in out._account.pieces):
         return
     with pytest.raises(TokenizerError) as caught:
-        broken_guard.encode(whole, source="user")
+        rebound(guard, Leaking(guard.tokenizer, error=error)).encode(whole, source="user")
     assert "<|a|>" not in str(caught.value)
     assert caught.value.__cause__ is None
 
