@@ -3,7 +3,8 @@
 The two sides of a pair are timed one right after the other, so that a drift of the machine's speed hits both, and the
 figure is the median of the pairs' ratios. Violations go to the default sink, with structlog set up as a service would:
 JSON lines with a time stamp, to the null device. The raw side is tiktoken with its own special tokens alone, which is
-its quickest. Clean text is Python's standard library; `forms` is nothing but the policy's 300 forms in turn.
+its quickest. Clean text is Python's standard library; `forms` is nothing but the policy's 300 forms in turn. `300 forms`
+looks for exact forms, `views` for disguised ones too; `chatml` is the shipped policy, with every family and every view.
 
     python -m benchmarks.encode [--smoke] [--json FILE] [--tokenizer cl100k_base]
 """
@@ -71,9 +72,14 @@ CASES = [
     ("300 forms", "forms", "1 MB", 1.5),
     ("300 forms", "one form", "4 KB", 3.0),
     ("300 forms", "one form", "1 MB", 1.5),
-    ("chatml, all families", "clean", "200 B", None),
-    ("chatml, all families", "clean", "4 KB", None),
-    ("chatml, all families", "clean", "1 MB", None),
+    ("300 forms, views", "clean", "200 B", None),
+    ("300 forms, views", "clean", "4 KB", None),
+    ("300 forms, views", "clean", "1 MB", None),
+    ("300 forms, views", "forms", "4 KB", None),
+    ("300 forms, views", "forms", "1 MB", None),
+    ("chatml", "clean", "200 B", None),
+    ("chatml", "clean", "4 KB", None),
+    ("chatml", "clean", "1 MB", None),
 ]
 
 
@@ -84,13 +90,17 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--tokenizer", help="default: cl100k_base, or the embedded one where that is not to be found")
     arguments = parser.parse_args()
-    seconds = 0.05 if arguments.smoke else 6.0
+    seconds = 0.05 if arguments.smoke else 5.0
     name = arguments.tokenizer or choose_tokenizer()
     print(f"{name}, tiktoken {tiktoken.__version__}, Python {platform.python_version()}, {platform.machine()}")
     print(f"{'policy':<22} {'text':<9} {'size':>6} {'raw µs':>11} {'guarded µs':>12} {'ratio':>7} {'aim':>7}")
     with Path(os.devnull).open("w") as sink:
         configure_logging(sink)
-        guards = {"300 forms": build_guard(name), "chatml, all families": Guard.load("chatml", name)}
+        guards = {
+            "300 forms": build_guard(name),
+            "300 forms, views": build_guard(name, lookalikes="log"),
+            "chatml": Guard.load("chatml", name),
+        }
         rows = []
         for policy, text, size, aim in CASES:
             rows.append(measure(guards[policy], name, (policy, text, size, aim), seconds))
@@ -127,12 +137,12 @@ def configure_logging(sink: TextIO) -> None:
     )
 
 
-def build_guard(name: str) -> Guard:
+def build_guard(name: str, lookalikes: str = "ignore") -> Guard:
     """Return a guard that knows exactly 300 forms: the tokenizer's own, and custom tokens for the rest."""
     own = len(load_tokenizer(name).control_tokens)
     custom = "".join(f'  "<|form_{index}|>": auto\n' for index in range(FORMS - own))
     policy = Policy.parse(
-        "guardtok: 1\nname: benchmark\nforeign: ignore\n"
+        f"guardtok: 1\nname: benchmark\nforeign: ignore\nlookalikes: {lookalikes}\n"
         f'custom_tokens:\n{custom}sources:\n  template: {{default: allow}}\n  "*": {{default: escape}}\n'
     )
     guard = Guard.load(policy, name)

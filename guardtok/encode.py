@@ -151,6 +151,10 @@ def encode(report: Report) -> Encoded:
         VerificationError: A reserved id came out of ordinary text and could not be kept out.
     """
     pieces = tuple(lay_out(report.intake, report.decided, report.ruleset))
+    if len(pieces) == 1 and pieces[0].token_id is None:  # Most texts: nothing to join.
+        only = encode_run(pieces[0].text, report.ruleset, at_start=True)
+        account = _Live(only, pieces, (len(only),), report)
+        return Encoded(_MINT, only, report.ruleset.fingerprint, account)
     parts: list[Ids] = []
     ends: list[int] = []
     count = 0

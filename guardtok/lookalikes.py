@@ -43,9 +43,12 @@ def add_lookalikes(decided: Decided, matches: Sequence[Match], intake: Intake, r
     Raises:
         ViewError: A view failed; nothing is known of the text.
     """
-    if all(run.source not in ruleset.watched for run in intake.runs):
-        return decided
-    return add_disguises(decided, look(intake, matches, ruleset), intake, ruleset)
+    watched = ruleset.watched
+    for run in intake.runs:
+        if run.source in watched:
+            disguises = look(intake, matches, ruleset)
+            return add_disguises(decided, disguises, intake, ruleset) if disguises else decided
+    return decided
 
 
 def add_disguises(decided: Decided, disguises: Sequence[Disguise], intake: Intake, ruleset: Ruleset) -> Decided:
@@ -85,8 +88,8 @@ def look(intake: Intake, matches: Sequence[Match], ruleset: Ruleset) -> list[Dis
     Raises:
         ViewError: A view failed; nothing is known of the text.
     """
-    longest = longest_disguise(ruleset)
     found = find_disguised(intake.text, intake.data, matches, ruleset.lookout)
+    longest = longest_disguise(ruleset) if found else 0
     return [each for each in found if each.end - each.start <= longest]
 
 

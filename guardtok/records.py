@@ -146,23 +146,19 @@ class Tally:
     def add(self, report: Report) -> None:
         """Count the findings of one more stretch of the same text."""
         write = report.writer()
+        members, groups, runs = self._members, self._groups, report.intake.runs
         for finding, count in report.decided.groups:
-            key: tuple[object, ...] = (
-                finding.match[0],
-                finding.rule,
-                finding.source,
-                report.intake.runs[finding.run].path,
-                finding.view,
-            )
-            group = self._members.get(key)
+            match, action, rule, _, source, run, view = finding
+            key = (match[0], rule, source, runs[run].path, view)
+            group = members.get(key)
             if group is None:
                 # After the first eight a group is one of rule, source and action.
-                kind = key if len(self._groups) < LOGGED_GROUPS else (finding.rule, finding.source, finding.action)
-                group = self._groups.get(kind)
+                kind = key if len(groups) < LOGGED_GROUPS else (rule, source, action)
+                group = groups.get(kind)
                 if group is None:
-                    group = self._groups[kind] = _Group(write(finding, 1))
+                    group = groups[kind] = _Group(write(finding, 1))
                 group.members += 1
-                self._members[key] = group
+                members[key] = group
             group.count += count
 
     def records(self) -> Iterator[Violation]:

@@ -85,6 +85,8 @@ class Ruleset:
         lookalikes: What each source's look-alikes lead to.
         lookout: Finds forms in disguise.
         inert: For each source, the forms that it may not write as tokens and that, as text, change and raise nothing.
+        escaped: For each source, the forms that it must have broken where text goes on as text.
+        stripped: For each source, the forms that it must have deleted.
         reserved: Ids that no ordinary text may come out as: the tokenizer's reserved ids, and those of the forms.
         watched: The sources whose look-alikes matter: not ignored, and not those of a source that may write every form.
     """
@@ -101,11 +103,17 @@ class Ruleset:
     lookalikes: Mapping[str, Reaction]
     lookout: Lookout = field(repr=False)
     inert: Mapping[str, frozenset[int]] = field(init=False, repr=False)
+    escaped: Mapping[str, frozenset[int]] = field(init=False, repr=False)
+    stripped: Mapping[str, frozenset[int]] = field(init=False, repr=False)
     reserved: frozenset[int] = field(init=False, repr=False)
     watched: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Derive what follows from the table, so that no narrowed copy can carry a stale one."""
+        enforced = {Action.ESCAPE: "escaped", Action.STRIP: "stripped"}
+        for action, name in enforced.items():
+            forms = {source: self._find_enforced(source, action) for source in self.table}
+            object.__setattr__(self, name, MappingProxyType(forms))
         inert = {source: _find_inert(decisions, self.modes[source]) for source, decisions in self.table.items()}
         object.__setattr__(self, "inert", MappingProxyType(inert))
         own = self.tokenizer.reserved_ids if self.tokenizer is not None else frozenset()
@@ -114,6 +122,11 @@ class Ruleset:
         watched = {source for source, reaction in self.lookalikes.items() if reaction is not Reaction.IGNORE}
         trusted = {source for source in watched if all(each.action is Action.ALLOW for each in self.table[source])}
         object.__setattr__(self, "watched", frozenset(watched - trusted))
+
+    def _find_enforced(self, source: str, action: Action) -> frozenset[int]:
+        if self.modes[source] is Mode.MONITOR:
+            return frozenset()
+        return frozenset(form for form, decision in enumerate(self.table[source]) if decision.action is action)
 
     def __reduce__(self) -> tuple[object, tuple[Policy, Tokenizer | None]]:
         # The automata are not picklable, and rebuilding all is quicker than shipping the table.
