@@ -3,8 +3,8 @@
 The two sides of a pair are timed one right after the other, so that a drift of the machine's speed hits both, and the
 figure is the median of the pairs' ratios. Violations go to the default sink, with structlog set up as a service would:
 JSON lines with a time stamp, to the null device. The raw side is tiktoken with its own special tokens alone, which is
-its quickest. Clean text is Python's standard library; `forms` is nothing but the policy's 300 forms in turn. `300 forms`
-looks for exact forms, `views` for disguised ones too; `chatml` is the shipped policy, with every family and every view.
+its quickest. Clean text is Python's standard library; `forms` is nothing but the policy's 300 forms in turn. `300
+forms` looks for exact forms, `views` for disguised ones too; `chatml` is the shipped policy: every family, every view.
 
     python -m benchmarks.encode [--smoke] [--json FILE] [--tokenizer cl100k_base]
 """

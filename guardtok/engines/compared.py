@@ -14,7 +14,6 @@ import os
 import platform
 import re
 from dataclasses import dataclass
-from importlib import resources
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +99,7 @@ def find_comparison(engine: str, encoding: tiktoken.Encoding) -> Comparison:
 def _results(engine: str) -> Iterator[dict[str, Any]]:
     """Yield the results that guardtok ships, then those in the user's folder."""
     name = f"engine_{engine}.json"
-    shipped = resources.files("guardtok").joinpath(f"data/{name}")
+    shipped = Path(__file__).parents[1].joinpath(f"data/{name}")
     if shipped.is_file():
         yield json.loads(shipped.read_text(encoding="utf-8"))
     folder = os.environ.get(RESULTS)
