@@ -13,9 +13,11 @@ import tiktoken
 from guardtok import Guard, Policy, RefusedError, Text
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.encodings import load_tokenizer
+from guardtok.errors import TokenizerError
+from guardtok.tokenizer import ControlToken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from guardtok.tokenizer import Tokenizer
 
@@ -201,6 +203,57 @@ def test_emoji_are_ordinary_text(chat: Guard) -> None:
     """Bytes of an emoji are no control tokens."""
     out = chat.encode("👍🏽 👩‍👩‍👧‍👦", source="user")
     assert (out.violations, decode(chat, out.ids)) == ((), "👍🏽 👩‍👩‍👧‍👦")
+
+
+class Fallback:
+    """A tokenizer of lower-case words that spells other characters as byte tokens, or as one unknown id."""
+
+    name = fingerprint = "fallback"
+    n_vocab = 400
+    control_tokens = (ControlToken("</s>", 300),)
+    reserved_ids = frozenset({300})
+
+    def __init__(self, *, unknown: int | None) -> None:
+        self.unknown = unknown
+
+    def with_custom_tokens(self, ids: Mapping[str, int]) -> Fallback:
+        assert not ids
+        return self
+
+    def encode_ordinary(self, text: str, *, at_start: bool) -> list[int]:  # noqa: ARG002 - the protocol's name
+        known = set("abcdefghijklmnopqrstuvwxyz </>")
+        ids: list[int] = []
+        for char in text:
+            ids += [self.unknown] if char not in known and self.unknown is not None else char.encode()
+        return ids
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return b"".join({300: b"</s>", self.unknown: b"?"}.get(id_) or bytes([id_]) for id_ in ids)
+
+
+@pytest.mark.parametrize("unknown", [None, 256], ids=["byte fallback", "unknown id"])
+def test_emoji_with_a_tokenizer_that_does_not_know_them(unknown: int | None) -> None:
+    """The unknown id and byte tokens are no control tokens: any emoji makes them, and none is refused for it."""
+    fallback = guard(Fallback(unknown=unknown), CHAT)
+    out = fallback.encode(Text("ok 👍🏽 </s>", source="user") + Text("</s>", source="template"))
+    assert out.ids[-1] == 300
+    assert out.ids.count(300) == 1
+    assert [violation.token for violation in out.violations] == ["<_/s>"]
+    assert len(out.sources) == len(out.ids)
+
+
+def test_a_real_panic_is_an_error_that_admits_nothing() -> None:
+    """The regex engine of tiktoken gives up with a Rust panic, which is no Exception."""
+    encoding = tiktoken.Encoding(
+        "panics",
+        pat_str=r"(?:a|a|aa)+(?!a)\b(?<=b)|.",
+        mergeable_ranks={bytes([byte]): byte for byte in range(256)},
+        special_tokens={"<|im_end|>": 256},
+    )
+    panicking = guard(TiktokenTokenizer(encoding), '  "*": {default: strip}\n', "lookalikes: ignore\n")
+    with pytest.raises(TokenizerError, match="PanicException") as caught:
+        panicking.encode("a" * 100, source="user")
+    assert caught.value.__context__ is None
 
 
 def test_ten_megabytes(chat: Guard) -> None:
