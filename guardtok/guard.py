@@ -268,14 +268,16 @@ class Guard:
         return report.verdict()
 
     def count(self, text: str, *, source: str | None = None) -> int:
-        """Return how many ids `encode` would make. Never raises because of what the text holds, and logs nothing.
+        """Return how many ids `encode` would make. No policy, limit or surrogate makes it raise, and it logs nothing.
 
-        A form that the policy blocks counts as the text that it is.
+        A form that the policy blocks counts as the text that it is. Only a tokenizer that fails on a text (tiktoken
+        panics on about a million white-space characters in a row) leaves nothing to count.
 
         Raises:
             MissingSourceError: A plain string without a source (a `TypeError`).
             UnknownSourceError: A source that the policy does not know.
             TokenizerError: The tokenizer failed, or the guard has none.
+            VerificationError: A reserved id came out of ordinary text and could not be kept out.
         """
         unlimited = dataclasses.replace(self.policy.limits, max_chars=_NO_BOUND)
         intake = take_in(text, source, known=self._ruleset.sources, limits=unlimited, surrogates=Surrogates.REPLACE)
