@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from guardtok.resize.finding import Finding
     from guardtok.violation import Violation
 
 
@@ -174,6 +175,33 @@ class InvalidUTF8Error(GuardtokError, ValueError):
 
 class StreamClosedError(GuardtokError, ValueError):
     """A stream is used after it was finished, closed or refused."""
+
+
+class ResizeError(GuardtokError, ValueError):
+    """A model or a checkpoint cannot be resized as asked, or a check of the result failed; nothing was changed.
+
+    Attributes:
+        findings: What the checks have to say, errors and all else.
+    """
+
+    def __init__(self, message: str, findings: Iterable[Finding] = ()) -> None:
+        self.findings: tuple[Finding, ...] = tuple(findings)
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[ResizeError], tuple[str, tuple[Finding, ...]]]:
+        return type(self), (str(self), self.findings)
+
+
+class CheckpointError(GuardtokError, ValueError):
+    """A checkpoint on disk is not what it should be: a forged header, a missing shard, a name that leads out of it."""
+
+
+class CheckpointChangedError(CheckpointError):
+    """A checkpoint was changed by somebody else while it was worked with; what was made of it is thrown away."""
+
+
+class CheckpointWriteError(GuardtokError, OSError):
+    """A resized checkpoint could not be written: no space, no permission, a target that exists. The source is whole."""
 
 
 class MissingExtraError(GuardtokError, ImportError):
