@@ -177,21 +177,6 @@ class StreamClosedError(GuardtokError, ValueError):
     """A stream is used after it was finished, closed or refused."""
 
 
-class ResizeError(GuardtokError, ValueError):
-    """A model or a checkpoint cannot be resized as asked, or a check of the result failed; nothing was changed.
-
-    Attributes:
-        findings: What the checks have to say, errors and all else.
-    """
-
-    def __init__(self, message: str, findings: Iterable[Finding] = ()) -> None:
-        self.findings: tuple[Finding, ...] = tuple(findings)
-        super().__init__(message)
-
-    def __reduce__(self) -> tuple[type[ResizeError], tuple[str, tuple[Finding, ...]]]:
-        return type(self), (str(self), self.findings)
-
-
 class CheckpointError(GuardtokError, ValueError):
     """A checkpoint on disk is not what it should be: a forged header, a missing shard, a name that leads out of it."""
 
@@ -206,6 +191,23 @@ class CheckpointWriteError(GuardtokError, OSError):
 
 class MissingExtraError(GuardtokError, ImportError):
     """A feature needs a package that an extra of guardtok installs."""
+
+
+class ResizeError(GuardtokError, ValueError):
+    """A model cannot be resized, or was resized and put back exactly as it was because a check failed.
+
+    Attributes:
+        findings: What the checks found; those of severity `error` are why this was raised.
+    """
+
+    def __init__(self, message: str, findings: Iterable[Finding] = ()) -> None:
+        self.message = message
+        self.findings: tuple[Finding, ...] = tuple(findings)
+        errors = [f"\n  {finding}" for finding in self.findings if finding.severity == "error"]
+        super().__init__(message + "".join(errors))
+
+    def __reduce__(self) -> tuple[type[ResizeError], tuple[str, tuple[Finding, ...]]]:
+        return type(self), (self.message, self.findings)
 
 
 def is_failure(error: BaseException) -> bool:

@@ -140,8 +140,8 @@ class DirectoryPlan:
         tied: Whether embedding and head are one, by the config, though a head is stored; they must then be equal.
         bounded: Whether a bound on KL holds for these rows: none is overwritten, and nothing squeezes the logits.
         findings: What speaks against it, or is worth knowing.
-        files: Each file's name and identity, and the SHA-256 of what was read of it: of the header for a file of tensors,
-            of the whole for a config or a tokenizer's file, empty for any other.
+        files: Each file's name and identity, and the SHA-256 of what was read of it: of the header for a file of
+            tensors, of the whole for a config or a tokenizer's file, empty for any other.
         fingerprint: SHA-256 over the request and what the plan was made from, without times and places.
     """
 
@@ -175,8 +175,7 @@ class DirectoryPlan:
             ResizeError: Something stops it; `findings` has all that there is to say.
         """
         if self.errors:
-            lines = "\n".join(f"  {each}" for each in self.errors)
-            raise ResizeError(f"This checkpoint cannot be resized as asked:\n{lines}", self.findings)
+            raise ResizeError("This checkpoint cannot be resized as asked:", self.findings)
 
     def record(self) -> dict[str, Any]:
         """Return the plan as values that JSON knows, without identities of files."""

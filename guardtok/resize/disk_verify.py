@@ -55,8 +55,7 @@ class DirectoryCheck:
             ResizeError: Something is; `findings` has all that there is to say.
         """
         if self.errors:
-            lines = "\n".join(f"  {each}" for each in self.errors)
-            raise ResizeError(f"This is not the old checkpoint, resized as planned:\n{lines}", self.findings)
+            raise ResizeError("This is not the old checkpoint, resized as planned:", self.findings)
 
 
 def verify_dir(
@@ -84,35 +83,53 @@ def verify_dir(
         findings.append(Finding("source-changed", Severity.ERROR, "the old directory", fact, "Plan again."))
         return DirectoryCheck(tuple(findings), ())
     findings += structure_findings(before, after, plan)
-    edits = {edit.name: edit for edit in plan.edits}
-    there = {tensor.name: (shard, tensor) for shard, tensor in after.tensors()}
-    total = sum(tensor.size for _, tensor in before.tensors())
-    tokens = frozenset(each.id for each in plan.tokens)
     digests = []
-    done = 0
-    for shard, tensor in before.tensors():
-        found = there.get(tensor.name)
-        if found is None or any(each.where == shown(tensor.name) for each in findings):
-            continue
-        other, resized = found
-        edit = edits.get(tensor.name)
-        if not os.path.samestat(shard.file.path.stat(), other.file.path.stat()):
-            digest, wrong = _compare(shard, tensor, other, resized, edit, tokens)
-            findings += wrong
-            if edit is not None:
-                digests.append((tensor.name, digest))
-        done += tensor.size
-        if progress is not None:
-            progress(done, total)
+    for name, digest, wrong in _compare_tensors(before, after, plan, {each.where for each in findings}, progress):
+        findings += wrong
+        if digest is not None and not wrong:
+            digests.append((name, digest))
+            fact = f"All old rows that stay are the same bytes, sha256:{digest}."
+            findings.append(Finding("old-rows-kept", Severity.NOTE, shown(name), fact))
     for name in plan.copied:
         if name in after.files and _digest(before.files[name]) != _digest(after.files[name]):
             fact = "It does not hold what it held."
             findings.append(Finding("file-differs", Severity.ERROR, shown(name), fact, "Apply again."))
-    for name, digest in digests:
-        if not any(each.where == shown(name) for each in findings):
-            fact = f"All old rows that stay are the same bytes, sha256:{digest}."
-            findings.append(Finding("old-rows-kept", Severity.NOTE, shown(name), fact))
     return DirectoryCheck(tuple(findings), tuple(digests))
+
+
+def _compare_tensors(
+    before: Checkpoint,
+    after: Checkpoint,
+    plan: DirectoryPlan,
+    wrong: set[str],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[str, str | None, list[Finding]]]:
+    """Yield for each tensor its name, the digest of its old rows if it is a table that changes, and what is wrong.
+
+    Args:
+        before: The old checkpoint.
+        after: The new one.
+        plan: What was to be done.
+        wrong: Tensors that are not as planned by their headers alone; they are passed over.
+        progress: Told of the bytes that were compared.
+    """
+    edits = {edit.name: edit for edit in plan.edits}
+    there = {tensor.name: (shard, tensor) for shard, tensor in after.tensors()}
+    tokens = frozenset(each.id for each in plan.tokens)
+    total = sum(tensor.size for _, tensor in before.tensors())
+    done = 0
+    for shard, tensor in before.tensors():
+        if shown(tensor.name) in wrong:
+            continue
+        other, resized = there[tensor.name]
+        # The very same file needs no reading.
+        if not os.path.samestat(shard.file.path.stat(), other.file.path.stat()):
+            edit = edits.get(tensor.name)
+            digest, findings = _compare(shard, tensor, other, resized, edit, tokens)
+            yield tensor.name, None if edit is None else digest, findings
+        done += tensor.size
+        if progress is not None:
+            progress(done, total)
 
 
 def _digest(file: SourceFile) -> str:
