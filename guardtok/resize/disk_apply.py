@@ -161,13 +161,13 @@ def _fill(
     """
     done = 0
     # Every byte that is written is read twice: from the old file, and from the new one.
-    total = 2 * plan.bytes_written
+    total = 2 * (plan.bytes_written + sum(checkpoint.files[name].size for name in plan.copied))
 
     def report(count: int) -> None:
         nonlocal done
-        done += count
+        done = min(done + count, total)
         if progress is not None:
-            progress(min(done, total), total)
+            progress(done, total)
 
     proofs: list[TensorProof] = []
     linked = []
@@ -182,6 +182,7 @@ def _fill(
                 _copy(shard.file, folder / name, pump)
         for name in plan.copied:
             _copy(checkpoint.files[name], folder / name, pump)
+    report(total)
     _check_ties(plan, proofs)
     contents = edited_files(checkpoint, plan.request.extension, plan.edits, plan.rows).contents
     for name, content in contents.items():

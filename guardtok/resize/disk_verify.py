@@ -86,7 +86,7 @@ def verify_dir(
     digests = []
     for name, digest, wrong in _compare_tensors(before, after, plan, {each.where for each in findings}, progress):
         findings += wrong
-        if digest is not None and not wrong:
+        if digest is not None and not any(each.severity is Severity.ERROR for each in wrong):
             digests.append((name, digest))
             fact = f"All old rows that stay are the same bytes, sha256:{digest}."
             findings.append(Finding("old-rows-kept", Severity.NOTE, shown(name), fact))
