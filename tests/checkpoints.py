@@ -30,7 +30,7 @@ def numbers(dtype: str, *shape: int, seed: int = 0) -> Tensor:
         case "BF16":
             raw = b"".join(struct.pack("<f", value)[2:] for value in values)
         case "F16" | "F32" | "F64":
-            raw = struct.pack(f"<{count}{ {'F16': 'e', 'F32': 'f', 'F64': 'd'}[dtype]}", *values)
+            raw = struct.pack(f"<{count}{ {'F16': 'e', 'F32': 'f', 'F64': 'd'}[dtype] }", *values)
         case _:
             raw = chosen.randbytes(count * DTYPE_BITS[dtype] // 8)
     return dtype, shape, raw
@@ -79,7 +79,9 @@ def write(
     return folder
 
 
-def extension(*ids: int, base: int = ROWS, rows: int | None = None, placement: Placement = Placement.APPEND) -> Extension:
+def extension(
+    *ids: int, base: int = ROWS, rows: int | None = None, placement: Placement = Placement.APPEND
+) -> Extension:
     """Return an extension with a token for each id."""
     tokens = tuple(
         NewToken(f"<|new_{token_id}|>", token_id, placement, (1 + turn, 2 + turn, 3))

@@ -80,7 +80,12 @@ def test_old_rows_stay_bit_for_bit(  # noqa: PLR0913, PLR0917 - one for each thi
     shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(new, ignore_errors=True)
     tensors = llama(dtype, tied=tied)
-    write(old, tensors, {"config.json": config(tie_word_embeddings=tied), "README.json": {}}, shards=min(shards, len(tensors)))
+    write(
+        old,
+        tensors,
+        {"config.json": config(tie_word_embeddings=tied), "README.json": {}},
+        shards=min(shards, len(tensors)),
+    )
     before = snapshot(old)
     asked = extension(*range(ROWS - padding, ROWS - padding + more), base=ROWS - padding)
     plan = guardtok.plan_resize_dir(old, asked, multiple, initial)
@@ -161,9 +166,7 @@ def test_the_certificate_holds(tmp_path: Path, initial: str) -> None:
     """For random hidden states, large ones too, KL between old and new predictions is never above what is certified."""
     tensors = llama("F64") | {"lm_head.bias": numbers("F64", ROWS)}
     old = write(tmp_path / "old", tensors)
-    receipt = guardtok.apply_dir(
-        guardtok.plan_resize_dir(old, extension(ROWS, ROWS + 1), 8, initial), tmp_path / "new"
-    )
+    receipt = guardtok.apply_dir(guardtok.plan_resize_dir(old, extension(ROWS, ROWS + 1), 8, initial), tmp_path / "new")
     assert receipt.kl_certified is not None
     bias = stored(open_checkpoint(tmp_path / "new"), "lm_head.bias")
     head, added = rows_of(tmp_path / "new", HEAD), to_numbers(bias[2], "F64")

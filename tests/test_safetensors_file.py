@@ -127,7 +127,9 @@ def test_what_is_written_the_library_reads(tensors: dict[str, Tensor], metadata:
     header = read(data)
     assert dict(header.metadata) == metadata
     assert header.data_start % 8 == 0
-    ours = {each.name: (each.dtype, each.shape, data[header.data_start :][each.start : each.end]) for each in header.tensors}
+    ours = {
+        each.name: (each.dtype, each.shape, data[header.data_start :][each.start : each.end]) for each in header.tensors
+    }
     assert ours == tensors
     theirs = {name: (tuple(each["shape"]), bytes(each["data"])) for name, each in deserialize(data)}
     assert theirs == {name: (shape, raw) for name, (_, shape, raw) in tensors.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import ResizeError
@@ -118,7 +118,7 @@ def plan_for(checkpoint: Checkpoint, request: Request) -> DirectoryPlan:
         *census_findings(census, before),
         *config_findings(config if CONFIG in checkpoint.files else None, before, census),
         *_unknown_names(checkpoint, request),
-        *_id_findings(checkpoint, config, after, fills),
+        *_id_findings(checkpoint, config, (before, after), fills),
         *_row_findings(request, before, after),
         *files.findings,
         *companion_findings(checkpoint, left),
@@ -261,11 +261,14 @@ def _unknown_names(checkpoint: Checkpoint, request: Request) -> Iterator[Finding
 
 
 def _id_findings(
-    checkpoint: Checkpoint, config: Mapping[str, Any], rows: int, fills: tuple[int, ...]
+    checkpoint: Checkpoint, config: Mapping[str, Any], rows: tuple[int, int], fills: tuple[int, ...]
 ) -> Iterator[Finding]:
     """Yield where a special id has no row afterwards, or its row would be overwritten."""
     for name, each in ((CONFIG, config), (GENERATION, checkpoint.object_in(GENERATION) or {})):
-        yield from check_ids(name, each, rows)
+        broken = {finding.where for finding in check_ids(name, each, rows[0])}
+        for finding in check_ids(name, each, rows[1]):
+            # What was wrong before is worth a word, and no reason not to resize.
+            yield replace(finding, severity=Severity.WARNING) if finding.where in broken else finding
         for where, value in special_ids(each):
             if value in fills:
                 fact = f"It names the id {value}, whose row gets a new token."
