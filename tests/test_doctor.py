@@ -38,8 +38,6 @@ def files() -> dict[str, Any]:
     }
 
 
-
-
 def set_in(name: str, **values: Any) -> Callable[..., None]:  # noqa: ANN401 - JSON
     """Return an accident: other values in a file."""
     return lambda _tensors, beside: beside[name].update(values)
