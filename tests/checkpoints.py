@@ -24,7 +24,7 @@ def numbers(dtype: str, *shape: int, seed: int = 0) -> Tensor:
     count = 1
     for extent in shape:
         count *= extent
-    chosen = random.Random(f"{dtype}{shape}{seed}")
+    chosen = random.Random(f"{dtype}{shape}{seed}")  # noqa: S311 - numbers to tell apart
     values = [chosen.uniform(-1, 1) for _ in range(count)]
     match dtype:
         case "BF16":
@@ -110,6 +110,11 @@ def tokenizer(vocabulary: Mapping[str, int], added: Mapping[str, int], **more: A
 def words(count: int) -> dict[str, int]:
     """Return a vocabulary of so many words."""
     return {f"w{number}": number for number in range(count)}
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names of what is in a folder, in order."""
+    return sorted(each.name for each in folder.iterdir())
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from checkpoints import EMBEDDING, HEAD, ROWS, extension, llama, numbers, snapshot, write
+from checkpoints import EMBEDDING, HEAD, ROWS, extension, llama, names, numbers, snapshot, write
 from command_line import guardtok
 
 if TYPE_CHECKING:
@@ -130,4 +129,4 @@ def test_a_terminal_sees_a_bar_and_a_pipe_does_not(tmp_path: Path, monkeypatch: 
     ran = guardtok("resize", "apply", old, "--rows", "40", "--out", tmp_path / "b")
     assert "resizing" in ran.err
     assert "resizing" not in ran.out
-    assert sorted(os.listdir(tmp_path)) == ["a", "b", "old"]
+    assert names(tmp_path) == ["a", "b", "old"]

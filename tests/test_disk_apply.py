@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from checkpoints import EMBEDDING, HEAD, OTHER, ROWS, WIDTH, config, extension, llama, numbers, snapshot, write
+from checkpoints import EMBEDDING, HEAD, OTHER, ROWS, WIDTH, config, extension, llama, names, numbers, snapshot, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -75,7 +75,7 @@ def test_old_rows_stay_bit_for_bit(  # noqa: PLR0913, PLR0917 - one for each thi
     initial: str,
     step: int,
 ) -> None:
-    """Whatever is asked: old tensors are prefixes of the new ones, rows overwritten apart, and the source is untouched."""
+    """Whatever is asked: old tables are prefixes of the new ones, rows overwritten apart; the source is untouched."""
     old, new = tmp_path / "old", tmp_path / "new"
     shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(new, ignore_errors=True)
@@ -108,15 +108,15 @@ def test_old_rows_stay_bit_for_bit(  # noqa: PLR0913, PLR0917 - one for each thi
         made = {data[each.id * size :][:size] for each in asked.tokens}
         assert len(made) == (1 if initial == "zero" else more)
     assert snapshot(old) == before
-    assert set(os.listdir(new)) == set(os.listdir(old))
+    assert set(names(new)) == set(names(old))
     check = guardtok.verify_dir(old, new, plan)
     assert check.errors == ()
     assert dict(check.old_rows_sha256) == dict(receipt.old_rows_sha256)
-    assert [each for each in os.listdir(tmp_path) if "guardtok" in each] == []
+    assert [each for each in names(tmp_path) if "guardtok" in each] == []
 
 
 def test_files_without_rows_are_linked_and_small_files_copied(tmp_path: Path) -> None:
-    """A shard without a table of the vocabulary is the same file; a config is a file of its own, for it may be edited."""
+    """A shard without a table of the vocabulary is the same file; a config, which may be edited, is one of its own."""
     old = write(tmp_path / "old", llama(), {"config.json": config(), "extra.json": {}}, shards=3)
     receipt = guardtok.apply_dir(guardtok.plan_resize_dir(old, extension(ROWS)), tmp_path / "new")
     assert len(receipt.linked) == 1
@@ -135,7 +135,7 @@ def test_without_links_files_are_copied(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_new_rows_are_what_was_asked_for(tmp_path: Path) -> None:
-    """An embedding's row is the mean of its pieces, a head's is within the budget of the mean; `mean` and `zero` are."""
+    """An embedding's row is the mean of its pieces, a head's is a blend as the budget allows; or as asked."""
     old = write(tmp_path / "old", llama("F64", rows := 64), {"config.json": config(rows)})
     asked = extension(rows, base=rows)
     pieces = list(asked.tokens[0].pieces)
@@ -197,7 +197,7 @@ def test_a_head_that_is_not_the_embedding_is_refused(tmp_path: Path) -> None:
     plan = guardtok.plan_resize_dir(old, extension(ROWS))
     with pytest.raises(ResizeError, match="ties"):
         guardtok.apply_dir(plan, tmp_path / "new")
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
 
 
 def test_rows_that_are_not_finite_are_refused(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_rows_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     old = write(tmp_path / "old", tensors)
     with pytest.raises(CheckpointError, match=HEAD):
         guardtok.apply_dir(guardtok.plan_resize_dir(old, extension(ROWS)), tmp_path / "new")
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
 
 
 def touch(old: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_checkpoint_that_changed_after_planning_is_refused(tmp_path: Path, cha
     change(old)
     with pytest.raises(CheckpointChangedError):
         guardtok.apply_dir(plan, tmp_path / "new")
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -252,7 +252,7 @@ def test_a_checkpoint_that_changes_meanwhile_is_refused(tmp_path: Path, shards: 
     """A file that is written while others are copied is seen at the end, and what was made is thrown away."""
     old = write(tmp_path / "old", llama(), shards=shards)
     plan = guardtok.plan_resize_dir(old, extension(ROWS))
-    place = sorted(old.glob("*.safetensors"))[0]
+    place = min(old.glob("*.safetensors"))
 
     def change(done: int, total: int) -> None:
         if done == total:
@@ -260,7 +260,7 @@ def test_a_checkpoint_that_changes_meanwhile_is_refused(tmp_path: Path, shards: 
 
     with pytest.raises(CheckpointChangedError):
         guardtok.apply_dir(plan, tmp_path / "new", change)
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
 
 
 def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(
@@ -272,7 +272,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(
     plan = guardtok.plan_resize_dir(old, extension(ROWS))
     with pytest.raises(CheckpointChangedError):
         guardtok.apply_dir(plan, tmp_path / "new", lambda *_: os.truncate(old / "model.safetensors", 600))
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
 
 
 @pytest.mark.parametrize("what", ["directory", "empty", "file", "link"])
@@ -300,8 +300,8 @@ def test_a_target_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
     plan = guardtok.plan_resize_dir(old, extension(ROWS))
     with pytest.raises(CheckpointWriteError, match="appeared"):
         guardtok.apply_dir(plan, new, lambda *_: new.mkdir(exist_ok=True))
-    assert sorted(os.listdir(tmp_path)) == ["new", "old"]
-    assert os.listdir(new) == []
+    assert names(tmp_path) == ["new", "old"]
+    assert names(new) == []
 
 
 def test_a_target_within_the_source_or_nowhere_is_refused(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_target_within_the_source_or_nowhere_is_refused(tmp_path: Path) -> Non
     for out, fact in ((old / "new", "within"), (tmp_path / "absent" / "new", "not there")):
         with pytest.raises(CheckpointWriteError, match=fact):
             guardtok.apply_dir(plan, out)
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +321,7 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, mon
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((real.f_bsize, 1, 9, 9, 9, *real[5:])))
     with pytest.raises(CheckpointWriteError, match="are free"):
         guardtok.apply_dir(guardtok.plan_resize_dir(old, extension(ROWS)), tmp_path / "new")
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_a_write_that_fails_leaves_nothing(
         guardtok.apply_dir(guardtok.plan_resize_dir(old, extension(ROWS)), tmp_path / "new")
     assert isinstance(caught.value, OSError)
     assert caught.value.errno == number
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
     assert snapshot(old) == before
 
 
@@ -365,7 +365,7 @@ def test_a_file_beyond_the_limit_of_the_system_leaves_nothing(tmp_path: Path) ->
             guardtok.apply_dir(plan, tmp_path / "new")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
 
 
 def test_a_disk_that_gives_back_other_bytes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,19 +374,19 @@ def test_a_disk_that_gives_back_other_bytes_is_noticed(tmp_path: Path, monkeypat
     plan = guardtok.plan_resize_dir(old, extension(ROWS))
     from guardtok.resize import shard_writer
 
-    flush = shard_writer.flush
+    read_back = shard_writer._read_back
     size = (old / "model.safetensors").stat().st_size
     for at in (size - 300, size - 30, size + 40):
 
-        def flip(file: Any, at: int = at) -> None:  # noqa: ANN401
-            flush(file)
+        def flip(file: Any, *rest: Any, at: int = at) -> None:  # noqa: ANN401
             byte = os.pread(file.fileno(), 1, at)
             os.pwrite(file.fileno(), bytes([byte[0] ^ 1]), at)
+            read_back(file, *rest)
 
-        monkeypatch.setattr(shard_writer, "flush", flip)
+        monkeypatch.setattr(shard_writer, "_read_back", flip)
         with pytest.raises(VerificationError, match="reads back otherwise"):
             guardtok.apply_dir(plan, tmp_path / "new")
-        assert os.listdir(tmp_path) == ["old"]
+        assert names(tmp_path) == ["old"]
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         guardtok.apply_dir(guardtok.plan_resize_dir(old, extension(ROWS)), tmp_path / "new", interrupt)
-    assert os.listdir(tmp_path) == ["old"]
+    assert names(tmp_path) == ["old"]
 
 
 def test_without_numpy_zeros_can_be_added_and_means_say_what_to_install(
@@ -436,7 +436,7 @@ def test_killed_at_any_point_it_leaves_the_old_one_whole_and_nothing_half_made(t
     before = snapshot(old)
     asked = extension(rows, base=rows)
     arguments = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(old), str(new)]
-    chosen = random.Random(5)
+    chosen = random.Random(5)  # noqa: S311 - when to kill
     killed = leftovers = 0
     for turn in range(8):
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
@@ -444,7 +444,7 @@ def test_killed_at_any_point_it_leaves_the_old_one_whole_and_nothing_half_made(t
             child.stdout.readline()
             deadline = time.monotonic() + 20
             # Half of them as soon as something is there, the others at any time.
-            while turn % 2 and not any("guardtok-resize" in name for name in os.listdir(tmp_path)):
+            while turn % 2 and not any("guardtok-resize" in name for name in names(tmp_path)):
                 if child.poll() is not None or time.monotonic() > deadline:
                     break
             time.sleep(chosen.random() * 0.1)
@@ -452,11 +452,11 @@ def test_killed_at_any_point_it_leaves_the_old_one_whole_and_nothing_half_made(t
             child.communicate()
             killed += child.returncode == -signal.SIGKILL
         assert snapshot(old) == before
-        names = [name for name in os.listdir(tmp_path) if name not in {"old", "new"}]
-        assert all(name.startswith(".new.guardtok-resize-") for name in names)
+        left = [name for name in names(tmp_path) if name not in {"old", "new"}]
+        assert all(name.startswith(".new.guardtok-resize-") for name in left)
         # What the one before left was removed by this one, so there is never more than one.
-        assert len(names) <= 1
-        leftovers += len(names)
+        assert len(left) <= 1
+        leftovers += len(left)
         if new.exists():
             plan = guardtok.plan_resize_dir(old, asked)
             assert guardtok.verify_dir(old, new, plan).errors == ()
@@ -465,7 +465,7 @@ def test_killed_at_any_point_it_leaves_the_old_one_whole_and_nothing_half_made(t
     assert leftovers
     plan = guardtok.plan_resize_dir(old, asked)
     guardtok.apply_dir(plan, new)
-    assert sorted(os.listdir(tmp_path)) == ["new", "old"]
+    assert names(tmp_path) == ["new", "old"]
     assert guardtok.verify_dir(old, new, plan).errors == ()
 
 
@@ -481,7 +481,7 @@ def test_a_run_that_is_still_going_is_no_leftover(tmp_path: Path) -> None:
             other.append(guardtok.apply_dir(plan, tmp_path / "other"))
 
     guardtok.apply_dir(plan, tmp_path / "new", start_another)
-    assert sorted(os.listdir(tmp_path)) == ["new", "old", "other"]
+    assert names(tmp_path) == ["new", "old", "other"]
 
 
 def test_padding_rows_are_filled_and_nothing_shrinks(tmp_path: Path) -> None:

@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 
 
 def plan(
-    folder: Path, tensors: Any = None, files: Any = None, asked: Extension | None = None, **more: Any
-) -> DirectoryPlan:  # noqa: ANN401
+    folder: Path,
+    tensors: Any = None,  # noqa: ANN401 - as `write` takes them
+    files: Any = None,  # noqa: ANN401
+    asked: Extension | None = None,
+    **more: Any,  # noqa: ANN401 - as `plan_resize_dir` takes them
+) -> DirectoryPlan:
     """Return the plan for a checkpoint that is written first."""
     old = write(folder / "old", llama() if tensors is None else tensors, files)
     return guardtok.plan_resize_dir(old, asked or extension(ROWS), **more)

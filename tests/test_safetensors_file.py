@@ -122,7 +122,7 @@ def test_a_long_header_is_not_read() -> None:
     st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), st.just("x"), max_size=2),
 )
 def test_what_is_written_the_library_reads(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A rendered header makes a file in which the `safetensors` library finds the same tensors, and so does guardtok."""
+    """In a file with a rendered header the `safetensors` library finds the same tensors, and so does guardtok."""
     data = shard(tensors, metadata)
     header = read(data)
     assert dict(header.metadata) == metadata

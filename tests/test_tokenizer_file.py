@@ -1,4 +1,4 @@
-"""New tokens in a checkpoint's tokenizer files: written where the library then gives them their ids, else left alone."""
+"""New tokens in a checkpoint's tokenizer files: written where the library then gives them their ids, or not at all."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from guardtok.resize.disk_verify import structure_findings
 from guardtok.resize.initial_rows import Initial
 from guardtok.resize.json_file import shown
 from guardtok.resize.row_bytes import KeptDigest, Pump, write_all
-from guardtok.resize.shard_writer import TensorProof, flush, open_source, write_shard
+from guardtok.resize.shard_writer import TensorProof, open_source, write_shard
 from guardtok.resize.staging import staged, write_error
 from guardtok.resize.tensor_names import Role
 
@@ -188,7 +188,7 @@ def _fill(
     for name, content in contents.items():
         with FileIO(folder / name, "x") as written:
             write_all(written, content)
-            flush(written)
+            os.fsync(written.fileno())
     wrong = list(structure_findings(checkpoint, open_checkpoint(folder), plan))
     if wrong:
         raise VerificationError(f"What was made is not what was planned: {wrong[0]}")
@@ -235,9 +235,8 @@ def _copy(file: SourceFile, target: Path, pump: Pump) -> None:
     read, again = KeptDigest(1, ()), KeptDigest(1, ())
     with open_source(file) as source, FileIO(target, "x+") as written:
         pump.move(source, file.size, (read,), written)
-        flush(written)
         written.seek(0)
-        pump.move(written, file.size, (again,))
+        pump.flush(written, lambda: pump.move(written, file.size, (again,)))
     if read.hexdigest() != again.hexdigest():
         raise VerificationError(f"{shown(file.name)} was copied and reads back otherwise. Check the disk.")
 

@@ -1,12 +1,13 @@
 """Bytes in a stream: copied in pieces, seen by whoever has to see them, and proven by a digest.
 
-Disk and digest work at the same time, in two threads and two buffers, so that a copy with a proof takes little longer
-than a copy.
+Disk and digest work at the same time: one thread reads and writes, one hashes, and one brings to the disk what is
+written, long before the end. So a copy with a proof takes little longer than a copy.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_left
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 CHUNK = 8 << 20
 """Bytes that are read at once; no row is longer."""
+
+
+_FLUSH = 64 << 20
+"""Bytes after which what was written is brought to the disk, while more is written."""
 
 
 class Watcher(Protocol):
@@ -72,6 +77,9 @@ class Pump:
         self._report = report
         self._buffers = bytearray(CHUNK), bytearray(CHUNK)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="guardtok-digest")
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="guardtok-disk")
+        self._flushing: Future[None] | None = None
+        self._unflushed = 0
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +88,7 @@ class Pump:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._pool.shutdown()
+        self._disk.shutdown()
 
     def move(
         self, source: FileIO, size: int, watchers: tuple[Watcher, ...], target: FileIO | None = None, step: int = 1
@@ -114,11 +123,44 @@ class Pump:
             pending[turn] = self._pool.submit(show, view, at)
             if target is not None:
                 write_all(target, view)
+                self._flush_some(target, len(view))
             self._report(len(view))
             turn = 1 - turn
         for last in pending:
             if last is not None:
                 last.result()
+
+    def _flush_some(self, target: FileIO, count: int) -> None:
+        """Begin to bring a file to the disk if much was written and no other part is on its way."""
+        self._unflushed += count
+        if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
+            self._unflushed = 0
+            self._settle()
+            self._flushing = self._disk.submit(os.fsync, target.fileno())
+
+    def _settle(self) -> None:
+        """Wait for what is on its way. The system tells of a failed write once, so no answer may go unheard.
+
+        Raises:
+            OSError: The system refused to write.
+        """
+        if self._flushing is not None:
+            flushing, self._flushing = self._flushing, None
+            flushing.result()
+
+    def flush(self, target: FileIO, meanwhile: Callable[[], None]) -> None:
+        """Bring a file to the disk, and do something else that does not write to it until it is there.
+
+        Raises:
+            OSError: The system refused to write.
+        """
+        self._settle()
+        self._unflushed = 0
+        self._flushing = self._disk.submit(os.fsync, target.fileno())
+        try:
+            meanwhile()
+        finally:
+            self._settle()
 
 
 def read_exactly(source: FileIO, view: memoryview) -> None:

@@ -1,8 +1,7 @@
 """One file of tensors, written anew with more rows, and read back to prove it.
 
 safetensors keeps a table row after row, so the old table is a prefix of the new one: its bytes are copied, never
-turned into numbers and back. What was read is hashed on its way, and what was written is read again from the disk and
-hashed too.
+turned into numbers and back. What was read is hashed on its way, and what was written is read again and hashed too.
 """
 
 from __future__ import annotations
@@ -102,25 +101,13 @@ def write_shard(shard: Shard, plan: DirectoryPlan, target: Path, pump: Pump) -> 
             else:
                 start = shard.header.data_start + tensor.start
                 proofs.append(_write_table(source, start, edit, plan, written, pump))
-        flush(written)
         written.seek(len(header))
-        _read_back(written, tensors, edits, proofs, pump)
+        pump.flush(written, lambda: _read_back(written, tensors, edits, proofs, pump))
     return tuple(proofs)
 
 
 def _size(edit: TensorEdit) -> int:
     return edit.row_bytes * edit.rows[1]
-
-
-def flush(file: FileIO) -> None:
-    """Bring a file to the disk, and forget it, so that what is read next comes from there.
-
-    Raises:
-        OSError: The system refused.
-    """
-    os.fsync(file.fileno())
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _write_table(  # noqa: PLR0913, PLR0917 - two files, their places, and what to do
