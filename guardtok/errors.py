@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from guardtok.resize.finding import Finding
     from guardtok.violation import Violation
 
 
@@ -199,8 +200,37 @@ class StreamClosedError(GuardtokError, ValueError):
     """A stream is used after it was finished, closed or refused."""
 
 
+class CheckpointError(GuardtokError, ValueError):
+    """A checkpoint on disk is not what it should be: a forged header, a missing shard, a name that leads out of it."""
+
+
+class CheckpointChangedError(CheckpointError):
+    """A checkpoint was changed by somebody else while it was worked with; what was made of it is thrown away."""
+
+
+class CheckpointWriteError(GuardtokError, OSError):
+    """A resized checkpoint could not be written: no space, no permission, a target that exists. The source is whole."""
+
+
 class MissingExtraError(GuardtokError, ImportError):
     """A feature needs a package that an extra of guardtok installs."""
+
+
+class ResizeError(GuardtokError, ValueError):
+    """A model cannot be resized, or was resized and put back exactly as it was because a check failed.
+
+    Attributes:
+        findings: What the checks found; those of severity `error` are why this was raised.
+    """
+
+    def __init__(self, message: str, findings: Iterable[Finding] = ()) -> None:
+        self.message = message
+        self.findings: tuple[Finding, ...] = tuple(findings)
+        errors = [f"\n  {finding}" for finding in self.findings if finding.severity == "error"]
+        super().__init__(message + "".join(errors))
+
+    def __reduce__(self) -> tuple[type[ResizeError], tuple[str, tuple[Finding, ...]]]:
+        return type(self), (self.message, self.findings)
 
 
 def is_failure(error: BaseException) -> bool:
