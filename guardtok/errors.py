@@ -152,6 +152,29 @@ class FieldError(GuardtokError, TypeError):
     """The fields given to a prepared prompt are not the fields that it has."""
 
 
+class MessageError(GuardtokError, ValueError):
+    """A conversation has the wrong shape; the message names its place as a JSON path."""
+
+
+class TemplateError(GuardtokError, ValueError):
+    """A chat template does not parse, raises, or asks for what is not there.
+
+    Attributes:
+        line: The line of the template, from 1, or None where nobody knows.
+    """
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        self.line = line
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[TemplateError], tuple[str, int | None]]:
+        return type(self), (str(self), self.line)
+
+
+class TemplateMismatchError(GuardtokError, ValueError):
+    """A chat template is not one that the policy pins."""
+
+
 class LimitError(GuardtokError, ValueError):
     """A text is larger than the policy's limits."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from guardtok.policy.marked import Mapped, mark_at
 from guardtok.policy.meaning import ACTIONS
 from guardtok.policy.model import (
+    ChatRules,
     CustomToken,
     Default,
     Entry,
@@ -36,9 +37,9 @@ def merge(file: PolicyModel, tree: Mapped, name: str, parent: Policy | None, loc
     """Lay a file over its parent, or over the defaults of the schema.
 
     An entry replaces the parent's for the same source and selector, whatever the action of either. A source's default,
-    mode and look-alikes, a group, a custom token, each limit, and every single value replace the parent's; `forms` add
-    to the parent's. Custom tokens keep the parent's order, so that its `auto` ids stay what they were. A lock file
-    stands for the parent's.
+    mode and look-alikes, a group, a custom token, each limit, the pinned chat templates and every single value replace
+    the parent's; `forms` and the roles of a chat add to the parent's. Custom tokens keep the parent's order, so that
+    its `auto` ids stay what they were. A lock file stands for the parent's.
 
     Args:
         file: What the file says; checked.
@@ -71,6 +72,7 @@ def merge(file: PolicyModel, tree: Mapped, name: str, parent: Policy | None, loc
         mode=Mode(file.mode or (parent.mode if parent else Mode.ENFORCE)),
         log=LogText((file.log and file.log.text) or (parent.log if parent else LogText.NEVER)),
         lock=lock or (parent.lock if parent else None),
+        chat=_chat(file, parent),
     )
     return replace(merged, digest=_digest(merged))
 
@@ -100,6 +102,14 @@ def _forms(file: PolicyModel, tree: Mapped, parent: Policy | None) -> tuple[Text
 def _limits(file: PolicyModel, parent: Policy | None) -> Limits:
     limits = parent.limits if parent else Limits()
     return replace(limits, **file.limits.model_dump(exclude_none=True)) if file.limits else limits
+
+
+def _chat(file: PolicyModel, parent: Policy | None) -> ChatRules:
+    inherited = parent.chat if parent else ChatRules()
+    if file.chat is None:
+        return inherited
+    templates = inherited.templates if file.chat.templates is None else tuple(file.chat.templates)
+    return ChatRules(templates, tuple(dict.fromkeys((*inherited.roles, *file.chat.roles))))
 
 
 def _sources(file: PolicyModel, tree: Mapped, parent: Policy | None) -> dict[str, SourceRules]:
@@ -145,7 +155,7 @@ def _digest(policy: Policy) -> str:
     The order of `auto` tokens is part of it, since it gives them their ids; no other order is. An entry's depth is part
     of it, since between equally specific entries the nearer wins.
     """
-    content = {
+    content: dict[str, object] = {
         "guardtok": 1,
         "name": policy.name,
         "description": policy.description,
@@ -170,5 +180,7 @@ def _digest(policy: Policy) -> str:
         "mode": policy.mode,
         "log": policy.log,
     }
+    if policy.chat != ChatRules():  # Left out otherwise, so that no digest changed when this key came.
+        content["chat"] = {"templates": sorted(policy.chat.templates), "roles": sorted(policy.chat.roles)}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()

@@ -162,6 +162,19 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatRules:
+    """What a policy says of chat templates.
+
+    Attributes:
+        templates: The fingerprints (`sha256:…`) of the templates that may be used; empty where any may.
+        roles: Roles that messages may have, besides the usual ones and those that the template compares.
+    """
+
+    templates: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A policy, merged over what it extends.
 
@@ -183,6 +196,7 @@ class Policy:
         mode: `enforce` or `monitor`, where a source does not say.
         log: How much of the text a record may carry.
         lock: The ids that a lock file beside the policy pins, by form; None without one.
+        chat: What it says of chat templates.
     """
 
     name: str
@@ -202,6 +216,7 @@ class Policy:
     mode: Mode
     log: LogText
     lock: Lock | None
+    chat: ChatRules = ChatRules()
 
     @staticmethod
     def load(source: str | os.PathLike[str]) -> Policy:

@@ -28,6 +28,7 @@ SourceName = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9_]{0,63})$")]
 GroupName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
 PolicyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
 Fingerprint = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+RoleName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 TokenId = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 ActionName = Literal["allow", "escape", "strip", "block"]
@@ -88,6 +89,17 @@ class LogModel(_Model):
     )
 
 
+class ChatModel(_Model):
+    """Which chat templates may be used, and with which roles."""
+
+    templates: Annotated[list[Fingerprint], Field(max_length=MAX_LISTED)] | None = Field(
+        None, description="Fingerprints of the chat templates that may be used. Default: any may."
+    )
+    roles: Annotated[list[RoleName], Field(max_length=MAX_SOURCES)] = Field(
+        [], description="Roles that messages may have, besides the usual ones and those that the template compares."
+    )
+
+
 class PolicyModel(_Model):
     """A guardtok policy: which source of text may write which control token."""
 
@@ -129,6 +141,7 @@ class PolicyModel(_Model):
         None, description="`monitor` decides and logs, but never raises or changes text. Default: enforce."
     )
     log: LogModel | None = Field(None, description="What a log record may hold.")
+    chat: ChatModel | None = Field(None, description="Which chat templates may be used, and with which roles.")
 
 
 class LockModel(_Model):
