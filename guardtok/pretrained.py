@@ -24,8 +24,6 @@ from guardtok.violation import broken
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    import numpy as np
-    import torch
     from transformers import BatchEncoding, PreTrainedTokenizerFast
 
     from guardtok.encode import Encoded
@@ -56,8 +54,8 @@ class GuardedTokenizer:
     """A fast tokenizer of transformers whose ids come from a guard. Immutable and picklable.
 
     Differs from the wrapped tokenizer in what it refuses: pairs of texts, words that were split before, offsets and
-    overflowing tokens have no guarded counterpart and raise `UnsupportedError`. `return_assistant_tokens_mask` works for
-    templates without `{% generation %}` too; see `Encoded.mask`.
+    overflowing tokens have no guarded counterpart and raise `UnsupportedError`. `return_assistant_tokens_mask` works
+    for templates without `{% generation %}` too; see `Encoded.mask`.
 
     Args:
         guard: A guard that is bound to this tokenizer.
@@ -100,8 +98,8 @@ class GuardedTokenizer:
             return getattr(self._wrapped, name)
         known = _READABLE | {"apply_chat_template", "encode", "guard", "source", "with_source"}
         raise UnguardedError(
-            f"A guarded tokenizer has no attribute {name[:64]!r}: it has what cannot encode text past the guard or change the "
-            f"tokenizer.{near_match(name, known)} Use the tokenizer that you wrapped for anything else."
+            f"A guarded tokenizer has no attribute {name[:64]!r}: it has what cannot encode text past the guard or "
+            f"change the tokenizer.{near_match(name, known)} Use the tokenizer that you wrapped for anything else."
         )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -179,17 +177,17 @@ class GuardedTokenizer:
         ids: list[int] = self(text, text_pair, **options)["input_ids"]  # type: ignore[arg-type]
         return ids
 
-    def apply_chat_template(  # noqa: PLR0913 - transformers' signature
+    def apply_chat_template(  # noqa: PLR0913, PLR0917 - transformers' signature
         self,
         conversation: Sequence[object],
         tools: Sequence[object] | None = None,
         documents: Sequence[object] | None = None,
         chat_template: str | None = None,
-        add_generation_prompt: bool = False,  # noqa: FBT001, FBT002 - as above
-        continue_final_message: bool | str = False,  # noqa: FBT001, FBT002 - as above
-        tokenize: bool = True,  # noqa: FBT001, FBT002 - as above
+        add_generation_prompt: bool = False,  # noqa: FBT001, FBT002
+        continue_final_message: bool | str = False,  # noqa: FBT001, FBT002
+        tokenize: bool = True,  # noqa: FBT001, FBT002
         *,
-        sanitize_control_tokens: bool = True,  # noqa: ARG002 - it always is
+        sanitize_control_tokens: bool = True,  # noqa: ARG002 - they always are
         padding: bool | str = False,
         truncation: bool | str = False,
         max_length: int | None = None,
@@ -334,8 +332,8 @@ def _refuse_unsupported(arguments: Mapping[str, object]) -> None:
     asked = [name for name, value in arguments.items() if value and name != "verbose"]
     if asked:
         raise UnsupportedError(
-            f"{', '.join(sorted(asked))[:200]}: this has no guarded counterpart. A guarded tokenizer takes single texts and "
-            "whole conversations; leave it out."
+            f"{', '.join(sorted(asked))[:200]}: this has no guarded counterpart. A guarded tokenizer takes single "
+            "texts and whole conversations; leave it out."
         )
 
 
@@ -348,7 +346,8 @@ def _refuse_mismatch(guard: Guard, tokenizer: PreTrainedTokenizerFast) -> None:
             "Guard.load(policy, tokenizer)."
         )
     known = tokenizer.get_vocab()
-    missing = [token.form for token in guard.tokenizer.control_tokens if known.get(token.form) != token.id]  # type: ignore[union-attr]
+    own = guard.tokenizer.control_tokens  # type: ignore[union-attr] - it has one, of this fingerprint
+    missing = [token.form for token in own if known.get(token.form) != token.id]
     if missing:
         raise TokenizerMismatchError(
             f"The policy adds {broken(missing[0])!r}, which the tokenizer does not have, so it could not decode it. Add "

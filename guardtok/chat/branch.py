@@ -48,9 +48,7 @@ class _Field(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-def find_branches(
-    chat: Chat, report: Report, render: Callable[[Chat], Report], ruleset: Ruleset
-) -> tuple[Report, ...]:
+def find_branches(chat: Chat, report: Report, render: Callable[[Chat], Report], ruleset: Ruleset) -> tuple[Report, ...]:
     """Return a report for each field that makes the template write other tokens.
 
     Args:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
     from guardtok.tokenizer import Ids, Normalized, Pattern
 
 _TEXT = frozenset({TokenClass.SPACE, TokenClass.TEXT})
+
+
+@dataclass(frozen=True, slots=True)
+class _Habits:
+    """What transformers' tokenizers know of conversations, which decides no id of a text."""
+
+    chat_template: str | Mapping[str, str] | None = None
+    named_tokens: Mapping[str, str] = field(default_factory=dict)
 
 
 class HfTokenizer:
@@ -63,7 +72,7 @@ class HfTokenizer:
     ) -> None:
         backend = _backend(tokenizer)
         given = name or str(getattr(tokenizer, "name_or_path", "") or type(backend.model).__name__.lower())
-        self._fill(write_out(backend, given), given, custom_tokens or {}, frozenset(text_tokens))
+        self._fill(write_out(backend, given), given, custom_tokens or {}, frozenset(text_tokens), _habits(tokenizer))
 
     @classmethod
     def from_json(cls, text: str, *, name: str) -> HfTokenizer:
@@ -72,10 +81,18 @@ class HfTokenizer:
         Raises:
             TokenizerError: As for the class, or the library cannot read the text.
         """
-        return _restore(text, name, {}, frozenset())
+        return _restore(text, name, {}, frozenset(), _Habits())
 
-    def _fill(self, document: Document, name: str, custom: Mapping[str, int], text_tokens: frozenset[str]) -> None:
+    def _fill(
+        self,
+        document: Document,
+        name: str,
+        custom: Mapping[str, int],
+        text_tokens: frozenset[str],
+        habits: _Habits,
+    ) -> None:
         self._document = document
+        self._habits = habits
         self._name = name
         self._text_tokens = text_tokens
         self._model: tokenizers.models.Model = _load(document, name).model
@@ -119,13 +136,23 @@ class HfTokenizer:
     def __repr__(self) -> str:
         return f"<HfTokenizer {self._name!r}, {len(self._control_tokens)} control tokens>"
 
-    def __reduce__(self) -> tuple[object, tuple[str, str, dict[str, int], frozenset[str]]]:
-        return _restore, (self._document.text, self._name, self._custom, self._text_tokens)
+    def __reduce__(self) -> tuple[object, tuple[str, str, dict[str, int], frozenset[str], _Habits]]:
+        return _restore, (self._document.text, self._name, self._custom, self._text_tokens, self._habits)
 
     @property
     def name(self) -> str:
         """A short name for people and logs."""
         return self._name
+
+    @property
+    def chat_template(self) -> str | Mapping[str, str] | None:
+        """The chat template of transformers' tokenizer, or several by name, or None."""
+        return self._habits.chat_template
+
+    @property
+    def named_tokens(self) -> Mapping[str, str]:
+        """What transformers' tokenizer calls `bos_token`, `eos_token` …, which its chat templates may write."""
+        return self._habits.named_tokens
 
     @property
     def parallel(self) -> bool:
@@ -240,7 +267,9 @@ class HfTokenizer:
         Forms that it does not have change nothing.
         """
         wanted = self._text_tokens | ({token.content for token in self._document.added_tokens} & frozenset(forms))
-        return self if wanted == self._text_tokens else _restore(self._document.text, self._name, self._custom, wanted)
+        if wanted == self._text_tokens:
+            return self
+        return _restore(self._document.text, self._name, self._custom, wanted, self._habits)
 
     def encode_ordinary(self, text: str, *, at_start: bool) -> Ids:
         """Encode text in which no control token is parsed. Added tokens that are text are.
@@ -282,10 +311,21 @@ class HfTokenizer:
         return self._spelling.spell(ids, self._name)
 
 
-def _restore(text: str, name: str, custom: Mapping[str, int], text_tokens: frozenset[str]) -> HfTokenizer:
+def _restore(
+    text: str, name: str, custom: Mapping[str, int], text_tokens: frozenset[str], habits: _Habits
+) -> HfTokenizer:
     tokenizer = HfTokenizer.__new__(HfTokenizer)
-    tokenizer._fill(read(text, name), name, custom, text_tokens)  # noqa: SLF001 - the other constructor
+    tokenizer._fill(read(text, name), name, custom, text_tokens, habits)  # noqa: SLF001 - the other constructor
     return tokenizer
+
+
+def _habits(tokenizer: object) -> _Habits:
+    """Copy what transformers keeps beside the library's object."""
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict):
+        template = {str(name): str(source) for name, source in template.items()}
+    named = getattr(tokenizer, "special_tokens_map", {})
+    return _Habits(template, {name: str(token) for name, token in named.items() if isinstance(token, str)})
 
 
 def _backend(tokenizer: tokenizers.Tokenizer | transformers.PreTrainedTokenizerFast) -> tokenizers.Tokenizer:
