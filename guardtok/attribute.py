@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from guardtok.text import UNKNOWN
+from guardtok.text import UNKNOWN, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -13,6 +13,24 @@ if TYPE_CHECKING:
     from guardtok.intake import Intake
     from guardtok.layout import Piece
     from guardtok.ruleset import Ruleset
+    from guardtok.violation import Span
+
+
+TRAINED = "trained"
+"""Stands for a source where ids are asked whether they are to be trained on."""
+
+
+def mark_spans(spans: Sequence[Span], length: int) -> tuple[Run, ...]:
+    """Return runs over a text of so many characters, those in one of the ascending spans of source `TRAINED`."""
+    runs: list[Run] = []
+    last = 0
+    for span in spans:
+        if last < span.start:
+            runs.append(Run(last, span.start, UNKNOWN, "", 0))
+        if max(last, span.start) < span.end:
+            runs.append(Run(max(last, span.start), span.end, TRAINED, "", 0))
+            last = span.end
+    return (*runs, Run(last, length, UNKNOWN, "", 0)) if last < length else tuple(runs)
 
 
 def attribute(

@@ -8,28 +8,37 @@ its merges made of the text.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from guardtok.adapters.tiktoken import TiktokenTokenizer
-from guardtok.attribute import attribute
-from guardtok.errors import GuardtokError, MissingExtraError, TokenizerError, VerificationError, is_failure
+from guardtok.attribute import TRAINED, attribute, mark_spans
+from guardtok.errors import (
+    GuardtokError,
+    MessageError,
+    MissingExtraError,
+    TokenizerError,
+    VerificationError,
+    is_failure,
+)
 from guardtok.layout import lay_out
 from guardtok.records import defuse
 from guardtok.scan import find
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
+    from guardtok.decide import Decided
+    from guardtok.intake import Intake
     from guardtok.layout import Piece
     from guardtok.records import Report
     from guardtok.ruleset import Ruleset
     from guardtok.tokenizer import Ids, Tokenizer
-    from guardtok.violation import Violation
+    from guardtok.violation import Span, Violation
 
 _MINT = object()
 _NONE: frozenset[int] = frozenset()
@@ -63,7 +72,11 @@ class Encoded:
         return f"<Encoded {len(self._ids)} ids under {self.fingerprint[:19]}…>"
 
     def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
-        return _remint, (self._ids, self.fingerprint, _Kept(self.violations, self.sources, self.display()))
+        return _remint, (
+            self._ids,
+            self.fingerprint,
+            _Kept(self.violations, self.sources, self.display(), self._account.mask),
+        )
 
     @property
     def ids(self) -> list[int]:
@@ -102,6 +115,19 @@ class Encoded:
         """
         return self._account.sources
 
+    def mask(self) -> list[int]:
+        """Return 1 for each id to train on and 0 for the others: what the assistant generated, its turn's end included.
+
+        An id counts if any of its characters does, as in transformers. Where a tokenizer's ids do not spell the text
+        (it normalises), every id of a run counts if any of the run's characters does.
+
+        Raises:
+            MessageError: The ids are no conversation's.
+        """
+        if self._account.mask is None:
+            raise MessageError("Only a conversation says what to train on: encode it with Guard.encode_chat.")
+        return list(self._account.mask)
+
     def display(self) -> str:
         """Return the output for eyes, not for re-encoding: control tokens as `⟦form⟧`, every form broken."""
         return self._account.display
@@ -115,6 +141,7 @@ class _Live:
     pieces: tuple[Piece, ...]
     ends: tuple[int, ...]
     report: Report
+    trained: Callable[[], Sequence[Span]] | None
 
     @property
     def violations(self) -> tuple[Violation, ...]:
@@ -122,7 +149,18 @@ class _Live:
 
     @property
     def sources(self) -> tuple[frozenset[str], ...]:
-        return tuple(attribute(as_list(self.ids), self.pieces, self.ends, self.report.intake, self.report.ruleset))
+        return self._attribute(self.report.intake)
+
+    def _attribute(self, intake: Intake) -> tuple[frozenset[str], ...]:
+        return tuple(attribute(as_list(self.ids), self.pieces, self.ends, intake, self.report.ruleset))
+
+    @property
+    def mask(self) -> tuple[int, ...] | None:
+        if self.trained is None:
+            return None
+        intake = self.report.intake
+        runs = mark_spans(self.trained(), len(intake.text))
+        return tuple(int(TRAINED in sources) for sources in self._attribute(replace(intake, runs=runs, joined=())))
 
     @property
     def display(self) -> str:
@@ -137,14 +175,19 @@ class _Kept:
     violations: tuple[Violation, ...]
     sources: tuple[frozenset[str], ...]
     display: str
+    mask: tuple[int, ...] | None
 
 
 def _remint(ids: Ids, fingerprint: str, account: _Kept) -> Encoded:
     return Encoded(_MINT, ids, fingerprint, account)
 
 
-def encode(report: Report) -> Encoded:
+def encode(report: Report, trained: Callable[[], Sequence[Span]] | None = None) -> Encoded:
     """Encode a decided text and check the ids.
+
+    Args:
+        report: The text, and the decision.
+        trained: For a conversation: returns the stretches of the text that the assistant generated.
 
     Raises:
         TokenizerError: The tokenizer failed, or there is none.
@@ -153,7 +196,7 @@ def encode(report: Report) -> Encoded:
     pieces = tuple(lay_out(report.intake, report.decided, report.ruleset))
     if len(pieces) == 1 and pieces[0].token_id is None:  # Most texts: nothing to join.
         only = encode_run(pieces[0].text, report.ruleset, at_start=True)
-        account = _Live(only, pieces, (len(only),), report)
+        account = _Live(only, pieces, (len(only),), report, trained)
         return Encoded(_MINT, only, report.ruleset.fingerprint, account)
     parts: list[Ids] = []
     ends: list[int] = []
@@ -167,8 +210,22 @@ def encode(report: Report) -> Encoded:
         parts.append(ids)
         ends.append(count)
     joined = _join(parts)
-    account = _Live(joined, pieces, tuple(ends), report)
+    account = _Live(joined, pieces, tuple(ends), report, trained)
     return Encoded(_MINT, joined, report.ruleset.fingerprint, account)
+
+
+def count(intake: Intake, decided: Decided, ruleset: Ruleset) -> int:
+    """Return how many ids `encode` would make of a decided text.
+
+    Raises:
+        TokenizerError: The tokenizer failed, or there is none.
+        VerificationError: A reserved id came out of ordinary text and could not be kept out.
+    """
+    total = 0
+    for piece in lay_out(intake, decided, ruleset):
+        ordinary = piece.token_id is None
+        total += len(encode_run(piece.text, ruleset, at_start=total == 0)) if ordinary else 1
+    return total
 
 
 def encode_run(text: str, ruleset: Ruleset, *, at_start: bool) -> Ids:

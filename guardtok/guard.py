@@ -12,7 +12,6 @@ import os
 import secrets
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,15 +19,14 @@ from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.beginnings import sort_beginnings
 from guardtok.breaking import prove
 from guardtok.decide import decide
-from guardtok.encode import Encoded, encode, encode_run
+from guardtok.encode import Encoded, count, encode
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import DigestKeyError, LimitError, NotTextError, RefusedError, SurrogateError
 from guardtok.guarded_encoding import GuardedEncoding
 from guardtok.intake import take_in
-from guardtok.layout import lay_out
 from guardtok.lookalikes import add_lookalikes
 from guardtok.policy.model import Policy, Surrogates
-from guardtok.prepare import parse_statement
+from guardtok.prepare import Prepared, parse_statement
 from guardtok.records import Report, refuse_intake
 from guardtok.ruleset import bind
 from guardtok.sanitize import Sanitized, prove_on_tokenizer, sanitize
@@ -38,11 +36,10 @@ from guardtok.stream import Stream
 from guardtok.text import UNKNOWN, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     import tiktoken
 
-    from guardtok.prepare import Statement
     from guardtok.ruleset import Ruleset
     from guardtok.sinks import Sink
     from guardtok.tokenizer import Tokenizer
@@ -207,6 +204,67 @@ class Guard:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(pool.map(encode, reports))
 
+    def encode_chat(  # noqa: PLR0913 - as apply_chat_template has it
+        self,
+        messages: Sequence[object],
+        template: str | os.PathLike[str] | None = None,
+        *,
+        tools: Sequence[object] | None = None,
+        documents: Sequence[object] | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        request_id: str | None = None,
+        **template_kwargs: object,
+    ) -> Encoded:
+        """Render a conversation with a Jinja chat template and encode the prompt, as `apply_chat_template` does.
+
+        The template's literals are `template`; what messages, tools and documents say keeps its source and JSON path.
+
+        Args:
+            messages: Mappings as OpenAI's API has them. A `Text` in them keeps its labels.
+            template: The template's source, or a path to it; by default the tokenizer's own.
+            tools: Schemas, or Python functions.
+            documents: Mappings with `title` and `text`.
+            add_generation_prompt: Whether the template is to open the assistant's turn.
+            continue_final_message: True to end the prompt with the final message's content, or the name of the field.
+            request_id: Copied into the violations.
+            template_kwargs: Values for the template's other variables; their strings are `unknown`.
+
+        Raises:
+            MessageError: The conversation has the wrong shape; the message names the place.
+            TemplateError: The template does not parse, raises, or asks for what is not there.
+            TemplateMismatchError: The policy pins other templates.
+            GuardtokError: Whatever `encode` raises; a MissingExtraError without Jinja.
+        """
+        # Jinja is an extra, and wanted only here.
+        from guardtok.chat.inspect import find_generated, inspect_chat
+        from guardtok.chat.request import ChatOptions, read_request
+
+        options = ChatOptions(tools, documents, add_generation_prompt, continue_final_message)
+        rendered = (request := read_request(self._ruleset, messages, template, options, template_kwargs)).render()
+        inspect = partial(self._inspect, self._ruleset, source=None, request_id=request_id)
+        look = partial(inspect_chat, request, rendered, inspect)
+        report = self._examine(self._ruleset, rendered.text, None, request_id, look)
+        return encode(report, partial(find_generated, request, rendered, report))
+
+    def render_chat(  # noqa: PLR0913 - as encode_chat
+        self,
+        messages: Sequence[object],
+        template: str | os.PathLike[str] | None = None,
+        *,
+        tools: Sequence[object] | None = None,
+        documents: Sequence[object] | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        **template_kwargs: object,
+    ) -> Text:
+        """Return the prompt that `encode_chat` encodes, with its labels; nothing is refused yet for what it holds."""
+        from guardtok.chat.json_text import expand
+        from guardtok.chat.request import ChatOptions, read_request
+
+        options = ChatOptions(tools, documents, add_generation_prompt, continue_final_message)
+        return expand(read_request(self._ruleset, messages, template, options, template_kwargs).render().text)
+
     def sanitize(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Sanitized:
         """Make a text safe to go on as text: nothing in it parses that its source may not write.
 
@@ -282,11 +340,7 @@ class Guard:
         unlimited = dataclasses.replace(self.policy.limits, max_chars=_NO_BOUND)
         intake = take_in(text, source, known=self._ruleset.sources, limits=unlimited, surrogates=Surrogates.REPLACE)
         decided = decide(scan(intake, self._ruleset), intake, self._ruleset)
-        total = 0
-        for piece in lay_out(intake, decided, self._ruleset):
-            ordinary = piece.token_id is None
-            total += len(encode_run(piece.text, self._ruleset, at_start=total == 0)) if ordinary else 1
-        return total
+        return count(intake, decided, self._ruleset)
 
     def prepare(self, template: str) -> Prepared:
         """Return a prepared prompt: its literals are `template`, each field `{name:source}` has its source.
@@ -301,7 +355,7 @@ class Guard:
         self._examine(self._ruleset, blank, None, None)
         for source in statement.fields.values():
             take_in("", source, known=self._ruleset.sources, limits=self.policy.limits, surrogates=Surrogates.REPLACE)
-        return Prepared(self, statement)
+        return Prepared(statement, self.encode)
 
     def _inspect(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
         policy = ruleset.policy
@@ -310,14 +364,21 @@ class Guard:
         decided = add_lookalikes(decide(matches, intake, ruleset), matches, intake, ruleset)
         return Report(intake, decided, ruleset, self._key, request_id)
 
-    def _examine(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
+    def _examine(
+        self,
+        ruleset: Ruleset,
+        text: str,
+        source: str | None,
+        request_id: str | None,
+        inspect: Callable[[], Report] | None = None,
+    ) -> Report:
         """Inspect a text, emit what was found, and raise if the policy refuses it."""
         try:
-            report = self._inspect(ruleset, text, source, request_id)
+            report = inspect() if inspect else self._inspect(ruleset, text, source, request_id)
         except (LimitError, SurrogateError) as error:
             self._record_refusal(error, text, source, request_id)
             raise
-        if report.decided.groups:
+        if report.decided.groups or report.others:
             emit(report.groups(), self._sinks)
         if report.decided.refused is not None:
             raise RefusedError(*report.refusal())
@@ -337,32 +398,3 @@ def _restore(ruleset: Ruleset, sinks: tuple[Sink, ...], key: bytes) -> Guard:
     guard = Guard.__new__(Guard)
     guard._fill(ruleset, sinks, key)  # noqa: SLF001 - the other constructor
     return guard
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A prepared prompt, bound to its guard. Made by `Guard.prepare`.
-
-    Attributes:
-        statement: The parsed template.
-    """
-
-    _guard: Guard = field(repr=False)
-    statement: Statement
-
-    def encode(self, /, **fields: str) -> Encoded:
-        """Fill the fields in and encode. A plain string gets its field's source; a `Text` keeps its own labels.
-
-        Raises:
-            FieldError: A field that is missing, unknown or not a string (a `TypeError`).
-            RefusedError: The policy blocks a form that a field holds, or that fields and literals spell together.
-        """
-        return self._guard.encode(self.text(**fields))
-
-    def text(self, /, **fields: str) -> Text:
-        """Fill the fields in and return the prompt with its labels, for `encode`, `check` or `count`.
-
-        Raises:
-            FieldError: A field that is missing, unknown or not a string (a `TypeError`).
-        """
-        return self.statement.fill(fields)

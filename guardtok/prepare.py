@@ -7,14 +7,16 @@ the template, because its characters keep their own label.
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from guardtok.errors import FieldError, near_match
 from guardtok.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from guardtok.encode import Encoded
 
 TEMPLATE = "template"
 """The source of a prepared prompt's literals."""
@@ -64,6 +66,35 @@ class Statement:
                 raise FieldError(f"Field {part.name!r} needs a str or a Text, not {type(value).__name__}.")
             pieces.append(value if isinstance(value, Text) else Text(value, source=part.source, path=part.name))
         return Text("", source=TEMPLATE).join(pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared prompt, bound to its guard. Made by `Guard.prepare`.
+
+    Attributes:
+        statement: The parsed template.
+    """
+
+    statement: Statement
+    _encode: Callable[[Text], Encoded] = field(repr=False)
+
+    def encode(self, /, **fields: str) -> Encoded:
+        """Fill the fields in and encode. A plain string gets its field's source; a `Text` keeps its own labels.
+
+        Raises:
+            FieldError: A field that is missing, unknown or not a string (a `TypeError`).
+            RefusedError: The policy blocks a form that a field holds, or that fields and literals spell together.
+        """
+        return self._encode(self.text(**fields))
+
+    def text(self, /, **fields: str) -> Text:
+        """Fill the fields in and return the prompt with its labels, for `encode`, `check` or `count`.
+
+        Raises:
+            FieldError: A field that is missing, unknown or not a string (a `TypeError`).
+        """
+        return self.statement.fill(fields)
 
 
 def parse_statement(template: str) -> Statement:

@@ -44,6 +44,7 @@ class Report:
         ruleset: The rules that decided.
         key: Key of the digests.
         request_id: What the caller gave, or None.
+        others: What was found in other texts that belong to this one, and is reported behind it.
     """
 
     intake: Intake = field(repr=False)
@@ -51,16 +52,20 @@ class Report:
     ruleset: Ruleset = field(repr=False)
     key: bytes = field(repr=False)
     request_id: str | None
+    others: tuple[Report, ...] = ()
 
     def violations(self) -> tuple[Violation, ...]:
         """Return one record per finding, in the order of the text, at most `limits.max_violations`."""
         write = self.writer()
-        return tuple([write(finding, 1) for finding in self.decided.findings])
+        own = [write(finding, 1) for finding in self.decided.findings]
+        also = [violation for other in self.others for violation in other.violations()]
+        return tuple([*own, *also][: self.ruleset.policy.limits.max_violations])
 
     def groups(self) -> Iterator[Violation]:
         """Yield what a log gets: see `Tally`."""
         tally = Tally()
-        tally.add(self)
+        for report in (self, *self.others):
+            tally.add(report)
         yield from tally.records()
 
     def refusal(self) -> tuple[str, tuple[Violation, ...]]:

@@ -112,6 +112,8 @@ class Text(str):
             pieces.append(self[last : found.start()])
             last = found.end()
             directive = found.group()
+            if "*" in directive:  # A width out of the values; nobody writes that, so its labels may go.
+                return plain
             if directive == "%%":
                 pieces.append(self[last - 1 : last])
                 continue
@@ -122,7 +124,6 @@ class Text(str):
                 value if bare and isinstance(value, str) else str.__mod__(directive, values if named else value)
             )
         spelled = _concatenate([*pieces, self[last:]])
-        # What is spelled otherwise than Python does (a width out of the values) loses its labels.
         return spelled if spelled == plain else plain
 
     def __iter__(self) -> Iterator[Text]:

@@ -86,8 +86,8 @@ def test_single_characters_and_steps() -> None:
 
 @pytest.mark.parametrize(
     "lost",
-    [f"{Text('a', source='user')}", "".join([Text("a", source="user")]), Text(" a ", source="user").strip()],
-    ids=["f-string", "plain join", "strip"],
+    [f"{Text('a', source='user')}", "".join([Text("a", source="user")]), Text("a", source="user").expandtabs()],
+    ids=["f-string", "plain join", "expandtabs"],
 )
 def test_what_loses_its_label_is_a_plain_string(lost: str) -> None:
     """Nothing invents a label."""

@@ -162,7 +162,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.globals.update(raise_exception=_raise, strftime_now=_now, dict=_Dict(), namespace=_Namespace)
 
     @staticmethod
-    def concat(parts: Iterable[str]) -> Text:  # type: ignore[override]  # Jinja's is "".join
+    def concat(parts: Iterable[str]) -> Text:  # Jinja's is "".join
         """Join what a block wrote."""
         return _NOTHING.join(parts)
 
