@@ -29,13 +29,13 @@ from benchmarks.conversations import benign_chats
 from benchmarks.judge import COLUMNS, Bench, Benign, Shape, measure_attacks, measure_benign, twin_tokens, with_twins
 from benchmarks.templates import Template, find_directory, load_templates
 
-SMOKE_STEP = 3
+SMOKE_STEP = 5
 
 
 def main() -> int:
     """Run everything, print the tables, and say whether guardtok kept what it promises."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smoke", action="store_true", help="one token a template, and every third attack")
+    parser.add_argument("--smoke", action="store_true", help="one token a template, and every fifth attack")
     parser.add_argument("--templates", type=Path, help="directory with *.jinja and tokens.json")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--only", action="append", help="only this template; may be given again")
@@ -77,7 +77,7 @@ def attack_template(template: Template, shapes: dict[str, Shape], benign: Benign
     """Run what there is to run on one template."""
     bench = Bench(template)
     chats = list(benign_chats())
-    measure_benign(bench, chats[number % 3 :: 3] if smoke else chats, benign)
+    measure_benign(bench, chats[number % 4 :: 4] if smoke else chats, benign)
     forms = [template.control[number % len(template.control)]] if smoke else list(template.control)
     cuts = (None,) if smoke else CUTS
     step = SMOKE_STEP if smoke else 1

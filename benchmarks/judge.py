@@ -43,7 +43,7 @@ class Tally:
     lost: int = 0
     altered: int = 0
     refused: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -65,7 +65,8 @@ class Shape:
             more = other.columns[column]
             for name in ("forged", "lost", "altered", "refused"):
                 setattr(tally, name, getattr(tally, name) + getattr(more, name))
-            tally.errors.update(more.errors)
+            for error, count in more.errors.items():
+                tally.errors[error] = tally.errors.get(error, 0) + count
 
 
 @dataclass(slots=True)
@@ -213,7 +214,7 @@ def measure_attacks(bench: Bench, made: Iterable[tuple[Attack, list[str] | None]
                 if column == "guardtok" and not isinstance(error, GuardtokError):
                     raise
                 tally.refused += 1
-                tally.errors[type(error).__name__] += 1
+                tally.errors[type(error).__name__] = tally.errors.get(type(error).__name__, 0) + 1
                 continue
             forged, lost, altered = bench.judge(ids, written)
             tally.forged += forged

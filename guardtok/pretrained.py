@@ -350,8 +350,8 @@ def _refuse_mismatch(guard: Guard, tokenizer: PreTrainedTokenizerFast) -> None:
     missing = [token.form for token in own if known.get(token.form) != token.id]
     if missing:
         raise TokenizerMismatchError(
-            f"The policy adds {broken(missing[0])!r}, which the tokenizer does not have, so it could not decode it. Add "
-            "it to the tokenizer, then load the guard: tokenizer.add_tokens([…])."
+            f"The policy adds {broken(missing[0])!r}, which the tokenizer does not have, so it could not decode it. "
+            "Add it to the tokenizer, then load the guard: tokenizer.add_tokens([…])."
         )
 
 
