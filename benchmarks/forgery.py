@@ -82,6 +82,8 @@ def attack_template(template: Template, shapes: dict[str, Shape], benign: Benign
     cuts = (None,) if smoke else CUTS
     step = SMOKE_STEP if smoke else 1
     measure_attacks(bench, with_twins(bench, forms, cuts, step, number), shapes)
+    if smoke and number % 4:
+        return
     folding = Bench(template, nfkc=True)
     if not smoke:
         measure_benign(folding, chats, benign)

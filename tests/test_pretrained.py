@@ -77,7 +77,11 @@ def plain(value: Any) -> Any:
     """Return a result of either tokenizer as plain data, with the types of its tensors."""
     if hasattr(value, "items"):
         return {key: plain(item) for key, item in value.items()}
-    return (type(value).__name__, str(value.dtype), value.tolist()) if hasattr(value, "dtype") else value
+    if hasattr(value, "dtype"):
+        # Rows of different lengths are an array of arrays.
+        rows = [plain(row) for row in value] if str(value.dtype) == "object" else value.tolist()
+        return type(value).__name__, str(value.dtype), rows
+    return value
 
 
 def outcome(call: Callable[[], Any]) -> Any:
