@@ -27,6 +27,7 @@ POLICY = """\
 guardtok: 1
 name: forgery
 description: Only the template may write control tokens.
+foreign: ignore
 sources:
   template: {default: allow}
   "*": {default: escape}
