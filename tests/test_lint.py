@@ -184,6 +184,24 @@ def test_every_weakening_of_a_parent_is_reported(tmp_path: Path, child: str, pla
     assert words in weak[0].fact
 
 
+def test_other_chat_templates_and_more_roles_are_weakenings(tmp_path: Path) -> None:
+    """Pins that are dropped or exchanged, and roles that are added, are named; fewer pins are not."""
+    one, two = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+    parent = tmp_path / "parent.yaml"
+    parent.write_text(f'guardtok: 1\nextends: chatml\nchat: {{templates: ["{one}", "{two}"]}}\n', encoding="utf-8")
+    for chat, found in (
+        (f'templates: ["{one}"]', []),
+        ("templates: []", ["chat.templates"]),
+        (f'templates: ["sha256:{"3" * 64}"]', ["chat.templates"]),
+        ("roles: [critic]", ["critic"]),
+    ):
+        child = tmp_path / "child.yaml"
+        child.write_text(f"guardtok: 1\nextends: ./parent.yaml\nchat: {{{chat}}}\n", encoding="utf-8")
+        facts = [each.fact for each in lint(Policy.load(child)) if each.code == "weakens-parent"]
+        assert len(facts) == len(found)
+        assert all(word in fact for word, fact in zip(found, facts, strict=True))
+
+
 @pytest.mark.parametrize(
     "child",
     [

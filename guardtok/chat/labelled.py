@@ -7,6 +7,7 @@ gets past these classes unlabelled is a plain `str` and counts as `unknown`.
 
 from __future__ import annotations
 
+from operator import index
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from guardtok.text import Run, Text, labelled
@@ -95,19 +96,19 @@ class LabelledList(list[Any]):
         self._guardtok_mixed = mixed
         self._guardtok_children: dict[int, Any] = {}
 
-    def _item(self, index: int) -> Any:  # noqa: ANN401 - an item
+    def _item(self, at: int) -> Any:  # noqa: ANN401 - an item
         children = self._guardtok_children
-        if index not in children:
-            value = list.__getitem__(self, index)
-            label = self._guardtok_label.of(index)
-            children[index] = wrap(value, label, f"{self._guardtok_path}[{index}]", mixed=self._guardtok_mixed)
-        return children[index]
+        if at not in children:
+            value = list.__getitem__(self, at)
+            path = f"{self._guardtok_path}[{at}]"
+            children[at] = wrap(value, self._guardtok_label.of(at), path, mixed=self._guardtok_mixed)
+        return children[at]
 
     def __getitem__(self, key: SupportsIndex | slice) -> Any:  # noqa: ANN401 - as `list` has it
         if isinstance(key, slice):
-            return [self._item(index) for index in range(*key.indices(len(self)))]
-        index = key.__index__()
-        return self._item(index + len(self) if index < 0 else index)
+            return [self._item(at) for at in range(*key.indices(len(self)))]
+        at = index(key)  # Raises a TypeError for a name, as a list does: templates ask lists for names, too.
+        return self._item(at + len(self) if at < 0 else at)
 
     def __iter__(self) -> Iterator[Any]:
         return map(self._item, range(len(self)))
@@ -122,7 +123,7 @@ class LabelledList(list[Any]):
         return [*other, *self]
 
     def __mul__(self, times: SupportsIndex) -> list[Any]:
-        return [*self] * times.__index__()
+        return [*self] * index(times)
 
     __rmul__ = __mul__
 
@@ -143,9 +144,7 @@ def wrap(value: Any, label: Label, path: str, *, mixed: bool) -> Any:  # noqa: A
         case list():
             return LabelledList(value, label, path, mixed=mixed)
         case tuple():
-            return tuple(
-                wrap(item, label.of(index), f"{path}[{index}]", mixed=mixed) for index, item in enumerate(value)
-            )
+            return tuple(wrap(item, label.of(at), f"{path}[{at}]", mixed=mixed) for at, item in enumerate(value))
         case _:
             return value
 

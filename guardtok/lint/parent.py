@@ -181,6 +181,14 @@ def _weaker_settings(policy: Policy, parent: Policy) -> Iterator[LintFinding]:
     pinned = parent.tokenizer is not None and parent.tokenizer.fingerprint is not None
     if pinned and (policy.tokenizer is None or policy.tokenizer.fingerprint is None):
         yield _finding(place_of(policy, "tokenizer"), f"{parent.name!r} pins the tokenizer's fingerprint.")
+    if parent.chat.templates and not set(policy.chat.templates or ("",)) <= set(parent.chat.templates):
+        fact = f"`chat.templates` lets chat templates be used that {parent.name!r} does not pin."
+        yield _finding(place_of(policy, "chat"), fact)
+    added = sorted(set(policy.chat.roles) - set(parent.chat.roles))
+    if added:
+        yield _finding(
+            place_of(policy, "chat"), f"`chat.roles` names roles that {parent.name!r} refuses: {', '.join(added)}."
+        )
 
 
 def _finding(place: str, fact: str) -> LintFinding:
