@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,7 +74,7 @@ def both(request: pytest.FixtureRequest) -> tuple[PreTrainedTokenizerFast, Guard
     return wrapped, guard_of(wrapped)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """Return a result of either tokenizer as plain data, with the types of its tensors."""
     if hasattr(value, "items"):
         return {key: plain(item) for key, item in value.items()}
@@ -84,7 +85,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def outcome(call: Callable[[], Any]) -> Any:
+def outcome(call: Callable[[], object]) -> object:
     """Return what a call gives, or the type of what it raises."""
     try:
         return plain(call())
@@ -118,7 +119,7 @@ OPTIONS = st.fixed_dictionaries(
 @pytest.mark.filterwarnings("ignore:`max_length` is ignored")
 @given(text=BENIGN | st.lists(BENIGN, min_size=1, max_size=3), options=OPTIONS)
 def test_benign_text_gives_what_the_wrapped_tokenizer_gives(
-    both: tuple[PreTrainedTokenizerFast, GuardedTokenizer], text: Any, options: dict[str, Any]
+    both: tuple[PreTrainedTokenizerFast, GuardedTokenizer], text: object, options: dict[str, Any]
 ) -> None:
     """Ids, masks, padding, truncation, tensors and errors are transformers' own, for every combination of arguments."""
     wrapped, guarded = both
@@ -146,11 +147,10 @@ CHATS = st.lists(BENIGN, min_size=1, max_size=3).map(
     ),
 )
 def test_benign_chats_give_what_the_wrapped_tokenizer_gives(
-    both: tuple[PreTrainedTokenizerFast, GuardedTokenizer], chat: Any, options: dict[str, Any]
+    both: tuple[PreTrainedTokenizerFast, GuardedTokenizer], chat: object, options: dict[str, Any]
 ) -> None:
     """So do conversations, one or several, the mask of the assistant's tokens included."""
-    wrapped, guarded = both
-    got, expected = (outcome(lambda: each.apply_chat_template(chat, **options)) for each in both)
+    expected, got = (outcome(partial(each.apply_chat_template, chat, **options)) for each in both)
     assert got == expected
 
 
@@ -214,8 +214,8 @@ def test_the_source_of_plain_text_is_said() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["tokenize", "add_tokens", "add_special_tokens", "backend_tokenizer", "_tokenizer", "encode_plus", "_encode_plus"]
-    + ["batch_encode_plus", "prepare_for_model", "train_new_from_iterator", "split_special_tokens", "from_pretrained"],
+    "tokenize add_tokens add_special_tokens backend_tokenizer _tokenizer encode_plus _encode_plus batch_encode_plus "
+    "prepare_for_model train_new_from_iterator split_special_tokens from_pretrained".split(),
 )
 def test_nothing_leads_around_the_guard(name: str) -> None:
     """What encodes text unguarded or changes the tokenizer is not there, and the error says what to do."""
@@ -229,8 +229,15 @@ def test_nothing_leads_around_the_guard(name: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"text_pair": "b"}, {"is_split_into_words": True}, {"return_offsets_mapping": True}, {"stride": 3}]
-    + [{"return_overflowing_tokens": True}, {"truncation": "only_second", "max_length": 4}, {"split_special_tokens": True}],
+    [
+        {"text_pair": "b"},
+        {"is_split_into_words": True},
+        {"return_offsets_mapping": True},
+        {"return_overflowing_tokens": True},
+        {"stride": 3},
+        {"split_special_tokens": True},
+        {"truncation": "only_second", "max_length": 4},
+    ],
 )
 def test_what_has_no_guarded_counterpart_is_refused(options: dict[str, Any]) -> None:
     """An argument is honoured or refused by name, never ignored."""
@@ -239,7 +246,7 @@ def test_what_has_no_guarded_counterpart_is_refused(options: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("text", [[1, 2], [["a", "b"]], 3, [None], {"a": "b"}])
-def test_only_strings_are_encoded(text: Any) -> None:
+def test_only_strings_are_encoded(text: object) -> None:
     """Ids and split words are no text that somebody wrote."""
     with pytest.raises(NotTextError):
         guard_of(make_wrapped())(text)
@@ -275,7 +282,7 @@ class Collate:
     def __init__(self, tokenizer: GuardedTokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def __call__(self, texts: list[str]) -> Any:
+    def __call__(self, texts: list[str]) -> dict[str, torch.Tensor]:
         return dict(self.tokenizer(texts, padding=True, return_tensors="pt"))
 
 
