@@ -214,8 +214,20 @@ def test_the_source_of_plain_text_is_said() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "tokenize add_tokens add_special_tokens backend_tokenizer _tokenizer encode_plus _encode_plus batch_encode_plus "
-    "prepare_for_model train_new_from_iterator split_special_tokens from_pretrained".split(),
+    [
+        "_encode_plus",
+        "_tokenizer",
+        "add_special_tokens",
+        "add_tokens",
+        "backend_tokenizer",
+        "batch_encode_plus",
+        "encode_plus",
+        "from_pretrained",
+        "prepare_for_model",
+        "split_special_tokens",
+        "tokenize",
+        "train_new_from_iterator",
+    ],
 )
 def test_nothing_leads_around_the_guard(name: str) -> None:
     """What encodes text unguarded or changes the tokenizer is not there, and the error says what to do."""
