@@ -1,7 +1,7 @@
 """What a guarded conversation costs: `Guard.encode_chat` against transformers' `apply_chat_template`, paired.
 
-Conversation, template and vocabulary are the same on every side: Qwen's, as a fast tokenizer of transformers and as
-tiktoken's, or the embedded one where `qwen` is nowhere to be found. All sides give the same ids, else nothing is timed.
+Conversation, template and vocabulary are the same on every side: Qwen's, as a transformers tokenizer and as
+tiktoken's, or the embedded one where `qwen` is not to be found. All sides give the same ids, else nothing is timed.
 `sanitized` is transformers' `sanitize_control_tokens=True`. The sides of a pair are timed one right after the other, and
 the figure is the median of the pairs' ratios. The policy is `chatml` with every view and every family that it knows.
 
