@@ -2,7 +2,7 @@
 
 Conversation, template and vocabulary are the same on every side: Qwen's, as a transformers tokenizer and as
 tiktoken's, or the embedded one where `qwen` is not to be found. All sides give the same ids, else nothing is timed.
-`sanitized` is transformers' `sanitize_control_tokens=True`. The sides of a pair are timed one right after the other, and
+`sanitized` is transformers' `sanitize_control_tokens=True`. The sides of a pair are timed one right after the other:
 the figure is the median of the pairs' ratios. The policy is `chatml` with every view and every family that it knows.
 
     python -m benchmarks.chat [--smoke] [--json FILE] [--templates DIR] [--tokenizer qwen] [--seconds 5]

@@ -8,7 +8,7 @@ past the guard, or change the tokenizer, is not there.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from guardtok.errors import (
     NotTextError,
@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from transformers import BatchEncoding, PreTrainedTokenizerFast
+    from transformers.utils.generic import PaddingStrategy
 
     from guardtok.encode import Encoded
     from guardtok.guard import Guard
+    from guardtok.tokenizer import RuledTokenizer
 
 _READABLE = frozenset(
     {f"{name}_token{end}" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask") for end in ("", "_id")}
@@ -43,7 +45,7 @@ _READABLE = frozenset(
 class _Shape(NamedTuple):
     """How ids are cut and filled up, as transformers works it out from a call's arguments."""
 
-    padding: object
+    padding: PaddingStrategy
     max_length: int | None
     pad_to_multiple_of: int | None
     padding_side: str | None
@@ -68,6 +70,10 @@ class GuardedTokenizer:
     """
 
     __slots__ = ("_affixes", "_guard", "_source", "_wrapped")
+    _affixes: tuple[tuple[int, ...], tuple[int, ...]]
+    _guard: Guard
+    _source: str
+    _wrapped: PreTrainedTokenizerFast
 
     def __init__(self, guard: Guard, tokenizer: PreTrainedTokenizerFast, *, source: str) -> None:
         _refuse_mismatch(guard, tokenizer)
@@ -82,7 +88,7 @@ class GuardedTokenizer:
         fill("_guard", guard)
         fill("_wrapped", wrapped)
         fill("_source", source)
-        fill("_affixes", guard.tokenizer.affixes)  # type: ignore[union-attr]
+        fill("_affixes", cast("RuledTokenizer", guard.tokenizer).affixes)
 
     def __reduce__(self) -> tuple[object, tuple[Guard, PreTrainedTokenizerFast, str]]:
         return _restore, (self._guard, self._wrapped, self._source)
@@ -211,7 +217,7 @@ class GuardedTokenizer:
         """
         if return_assistant_tokens_mask and not (return_dict and tokenize):
             raise ValueError("return_assistant_tokens_mask=True needs return_dict=True and tokenize=True.")
-        template = self._wrapped.get_chat_template(chat_template, tools)
+        template = self._wrapped.get_chat_template(chat_template, cast("list[dict[str, object]] | None", tools))
         first = conversation[0] if isinstance(conversation, (list, tuple)) and conversation else None
         alone = not (isinstance(first, (list, tuple)) or hasattr(first, "messages"))
         chats = [conversation] if alone else list(conversation)
@@ -263,7 +269,7 @@ class GuardedTokenizer:
         self, padding: object, truncation: object, max_length: int | None, multiple: object, side: object
     ) -> _Shape:
         # transformers' own reading of its arguments, errors and warnings included.
-        strategy, cutting, length, _ = self._wrapped._get_padding_truncation_strategies(  # noqa: SLF001
+        strategy, cutting, length, _ = self._wrapped._get_padding_truncation_strategies(  # type: ignore[no-untyped-call]  # noqa: SLF001
             padding=padding, truncation=truncation, max_length=max_length, pad_to_multiple_of=multiple
         )
         if cutting.value == "only_second":
@@ -299,10 +305,10 @@ class GuardedTokenizer:
         data: dict[str, object] = {
             name: column for name, column in columns.items() if wanted.get(name, True) and name != "assistant_masks"
         }
-        if shape.padding.value != "do_not_pad" and ids:  # type: ignore[attr-defined]
+        if shape.padding.value != "do_not_pad" and ids:
             data = dict(
                 self._wrapped.pad(
-                    data,
+                    cast("dict[str, list[list[int]]]", data),
                     padding=shape.padding,
                     max_length=shape.max_length,
                     pad_to_multiple_of=shape.pad_to_multiple_of,
@@ -346,8 +352,8 @@ def _refuse_mismatch(guard: Guard, tokenizer: PreTrainedTokenizerFast) -> None:
             "Guard.load(policy, tokenizer)."
         )
     known = tokenizer.get_vocab()
-    own = guard.tokenizer.control_tokens  # type: ignore[union-attr] - it has one, of this fingerprint
-    missing = [token.form for token in own if known.get(token.form) != token.id]
+    bound = cast("RuledTokenizer", guard.tokenizer)
+    missing = [token.form for token in bound.control_tokens if known.get(token.form) != token.id]
     if missing:
         raise TokenizerMismatchError(
             f"The policy adds {broken(missing[0])!r}, which the tokenizer does not have, so it could not decode it. "
