@@ -15,9 +15,10 @@ import stat
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 from urllib.parse import urlsplit
 
+from guardtok.adapters.hf import HfTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.engines.choose import AUTO, TIKTOKEN
 from guardtok.engines.compared import RESULTS
@@ -30,9 +31,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import tiktoken
+    import tokenizers
+    import transformers
 
 VOCAB_DIR = "GUARDTOK_VOCAB_DIR"
 """The environment variable that names a folder of rank files."""
+
+TOKENIZER_FILE = "tokenizer.json"
+"""What huggingface's libraries name the file that holds a tokenizer."""
 
 MAX_FILE_BYTES = 64_000_000
 CONNECT_SECONDS = 3.0
@@ -48,14 +54,22 @@ def tokenizer_names() -> tuple[str, ...]:
 
 
 def load_tokenizer(
-    tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer, engine: str = TIKTOKEN
+    tokenizer: str
+    | os.PathLike[str]
+    | tiktoken.Encoding
+    | tokenizers.Tokenizer
+    | transformers.PreTrainedTokenizerFast
+    | Tokenizer,
+    engine: str = TIKTOKEN,
 ) -> Tokenizer:
     """Return the tokenizer that is meant.
 
     Args:
-        tokenizer: A name out of `tokenizer_names`; a path to a rank file that guardtok knows by its hash (a string
-            counts as a path if it holds a separator or ends in `.tiktoken`); a `tiktoken.Encoding`; or an object that
-            already is a `Tokenizer`, which is returned as it is. Named tokenizers are kept for the next call.
+        tokenizer: A name out of `tokenizer_names`; a path to a rank file that guardtok knows by its hash, to a
+            `tokenizer.json` or to a folder that holds one (a string counts as a path if it holds a separator or ends in
+            `.tiktoken` or `.json`); a `tiktoken.Encoding`; a `tokenizers.Tokenizer` or a fast tokenizer of
+            transformers; or an object that already is a `Tokenizer`, which is returned as it is. Named tokenizers are
+            kept for the next call.
         engine: What encodes ordinary text, to the same ids: `tiktoken`; with `guardtok[fast]` also `gigatoken` or
             `riptoken`; or `auto`, the fastest that is installed and was compared for this vocabulary, else tiktoken.
 
@@ -67,7 +81,7 @@ def load_tokenizer(
         VocabularyError: A file that was named, or lies in `GUARDTOK_VOCAB_DIR`, is not what it should be.
         TokenizerError: tiktoken cannot build an encoding, or the object is no tokenizer.
         EngineError: No engine has that name, or it was not compared for this vocabulary in the installed versions.
-        MissingExtraError: The engine that was named is not installed.
+        MissingExtraError: The engine that was named, or `tokenizers`, is not installed.
     """
     loaded = _load(tokenizer)
     if engine == TIKTOKEN:
@@ -87,7 +101,7 @@ def _equip(tokenizer: TiktokenTokenizer, engine: str, _results: str) -> Tokenize
     return tokenizer.with_engine(engine)
 
 
-def _load(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer) -> Tokenizer:
+def _load(tokenizer: object) -> Tokenizer:
     import tiktoken
 
     if isinstance(tokenizer, TiktokenTokenizer):
@@ -100,14 +114,23 @@ def _load(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer) -> 
         return _load_path(Path(tokenizer))
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
+    if _is_huggingface(tokenizer):
+        return HfTokenizer(tokenizer)
     raise TokenizerError(
-        f"A {type(tokenizer).__name__} is not a tokenizer. Give a name, the path of a rank file, a tiktoken.Encoding "
-        "or an object with the methods of guardtok.tokenizer.Tokenizer."
+        f"A {type(tokenizer).__name__} is not a tokenizer. Give a name, the path of a rank file or a tokenizer.json, a "
+        "tiktoken.Encoding, a tokenizers.Tokenizer, a fast tokenizer of transformers, or an object with the methods of "
+        "guardtok.tokenizer.Tokenizer."
     )
 
 
 def _is_path(text: str) -> bool:
-    return text.endswith(".tiktoken") or "/" in text or os.sep in text
+    return text.endswith((".tiktoken", ".json")) or "/" in text or os.sep in text
+
+
+def _is_huggingface(tokenizer: object) -> TypeGuard[tokenizers.Tokenizer | transformers.PreTrainedTokenizerFast]:
+    """Whether an object comes from huggingface's libraries; neither is imported to find that out."""
+    roots = {each.__module__.partition(".")[0] for each in type(tokenizer).__mro__}
+    return not roots.isdisjoint({"tokenizers", "transformers"})
 
 
 # What a name means is pinned by hashes, so a kept tokenizer is the right one wherever its file was found. The folder is
@@ -146,11 +169,15 @@ def _registered_names() -> list[str]:
 
 
 def _load_path(path: Path) -> Tokenizer:
+    if path.joinpath(TOKENIZER_FILE).is_file():
+        path /= TOKENIZER_FILE
     data = _read(path)
+    if data is not None and path.suffix == ".json":
+        return _read_json(path, data)
     if data is None:
         raise UnknownTokenizerError(
-            f"There is no file {_shown(path)}. Give a rank file that is there, or one of the names "
-            f"{', '.join(VOCABULARIES)}.{near_match(path.name.removesuffix('.tiktoken'), VOCABULARIES)}"
+            f"There is no file {_shown(path)}. Give a rank file or a {TOKENIZER_FILE} that is there, or one of the "
+            f"names {', '.join(VOCABULARIES)}.{near_match(path.name.removesuffix('.tiktoken'), VOCABULARIES)}"
         )
     found = hashlib.sha256(data).hexdigest()
     for vocabulary in VOCABULARIES.values():
@@ -161,6 +188,15 @@ def _load_path(path: Path) -> Tokenizer:
         f"{_shown(path)} {fact}. If it should be a published one, it is damaged: get it again. If it is your own, "
         "build a tiktoken.Encoding from it, with its pattern and its special tokens, and pass that object."
     )
+
+
+def _read_json(path: Path, data: bytes) -> Tokenizer:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise VocabularyError(f"{_shown(path)} is not UTF-8, so it is no {TOKENIZER_FILE}.") from None
+    name = path.parent.name if path.name == TOKENIZER_FILE else path.stem
+    return HfTokenizer.from_json(text, name=visible(name[:256]) or path.stem)
 
 
 def _build(vocabulary: Vocabulary, data: bytes) -> Tokenizer:

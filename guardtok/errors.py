@@ -233,6 +233,14 @@ class ResizeError(GuardtokError, ValueError):
         return type(self), (self.message, self.findings)
 
 
+class UnsupportedError(GuardtokError, NotImplementedError):
+    """A call in another library's form asks for what no guard can give."""
+
+
+class UnguardedError(GuardtokError, AttributeError):
+    """A name that a guarded object does not have, because behind it text would be encoded unguarded."""
+
+
 def is_failure(error: BaseException) -> bool:
     """Return whether foreign code failed: an exception, or a Rust panic, which pyo3 makes a `BaseException`.
 

@@ -1,4 +1,4 @@
-"""What every test shares: how hard Hypothesis searches, and the real vocabularies.
+"""What every test shares: how hard Hypothesis searches, the real vocabularies and the real chat templates.
 
 A gate must fail for what a change did, not for what chance found, so in CI the examples are the same on every run.
 """
@@ -15,6 +15,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from benchmarks.templates import Template
     from guardtok.tokenizer import Tokenizer
 
 # pytest tells its worker processes the width of a page; what is tested is a pipe, which has none.
@@ -46,3 +47,19 @@ def vocab() -> Callable[[str], Tokenizer]:
         pytest.skip(absent)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def templates() -> dict[str, Template]:
+    """Return the real chat templates of `GUARDTOK_TEMPLATE_DIR` by name.
+
+    Where there are none the test is skipped, or fails if `GUARDTOK_REQUIRE_VOCAB` is 1.
+    """
+    from benchmarks.templates import find_directory, load_templates
+
+    directory = find_directory()
+    if directory is not None:
+        return {template.name: template for template in load_templates(directory)}
+    if os.environ.get("GUARDTOK_REQUIRE_VOCAB") == "1":
+        pytest.fail("there are no chat templates: name their directory in GUARDTOK_TEMPLATE_DIR")
+    pytest.skip("there are no chat templates: name their directory in GUARDTOK_TEMPLATE_DIR")
