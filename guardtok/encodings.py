@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from guardtok.adapters import mistral
+from guardtok.adapters.sentencepiece import SentencePieceTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.engines.choose import AUTO, TIKTOKEN
 from guardtok.engines.compared import RESULTS
@@ -53,9 +55,10 @@ def load_tokenizer(
     """Return the tokenizer that is meant.
 
     Args:
-        tokenizer: A name out of `tokenizer_names`; a path to a rank file that guardtok knows by its hash (a string
-            counts as a path if it holds a separator or ends in `.tiktoken`); a `tiktoken.Encoding`; or an object that
-            already is a `Tokenizer`, which is returned as it is. Named tokenizers are kept for the next call.
+        tokenizer: A name out of `tokenizer_names`; a path to a rank file that guardtok knows by its hash, to a
+            `tekken.json` or to a SentencePiece `.model` (a string counts as a path if it holds a separator or ends as
+            such a file does); a `tiktoken.Encoding`, an object of mistral-common's or sentencepiece's; or an object
+            that already is a `Tokenizer`, which is returned as it is. Named tokenizers are kept for the next call.
         engine: What encodes ordinary text, to the same ids: `tiktoken`; with `guardtok[fast]` also `gigatoken` or
             `riptoken`; or `auto`, the fastest that is installed and was compared for this vocabulary, else tiktoken.
 
@@ -67,7 +70,7 @@ def load_tokenizer(
         VocabularyError: A file that was named, or lies in `GUARDTOK_VOCAB_DIR`, is not what it should be.
         TokenizerError: tiktoken cannot build an encoding, or the object is no tokenizer.
         EngineError: No engine has that name, or it was not compared for this vocabulary in the installed versions.
-        MissingExtraError: The engine that was named is not installed.
+        MissingExtraError: The engine that was named, or the library that reads the file, is not installed.
     """
     loaded = _load(tokenizer)
     if engine == TIKTOKEN:
@@ -87,7 +90,7 @@ def _equip(tokenizer: TiktokenTokenizer, engine: str, _results: str) -> Tokenize
     return tokenizer.with_engine(engine)
 
 
-def _load(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer) -> Tokenizer:
+def _load(tokenizer: object) -> Tokenizer:
     import tiktoken
 
     if isinstance(tokenizer, TiktokenTokenizer):
@@ -100,14 +103,18 @@ def _load(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer) -> 
         return _load_path(Path(tokenizer))
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
+    adapted = mistral.adapt(tokenizer)
+    if adapted is not None:
+        return adapted
     raise TokenizerError(
-        f"A {type(tokenizer).__name__} is not a tokenizer. Give a name, the path of a rank file, a tiktoken.Encoding "
-        "or an object with the methods of guardtok.tokenizer.Tokenizer."
+        f"A {type(tokenizer).__name__} is not a tokenizer. Give a name, the path of a file, a tiktoken.Encoding, an "
+        "object of mistral-common's or sentencepiece's, or one with the methods of guardtok.tokenizer.Tokenizer."
     )
 
 
 def _is_path(text: str) -> bool:
-    return text.endswith(".tiktoken") or "/" in text or os.sep in text
+    named_as_a_file = text.endswith(".tiktoken") or mistral.is_tekken(text) or mistral.is_sentencepiece(text)
+    return named_as_a_file or "/" in text or os.sep in text
 
 
 # What a name means is pinned by hashes, so a kept tokenizer is the right one wherever its file was found. The folder is
@@ -152,6 +159,11 @@ def _load_path(path: Path) -> Tokenizer:
             f"There is no file {_shown(path)}. Give a rank file that is there, or one of the names "
             f"{', '.join(VOCABULARIES)}.{near_match(path.name.removesuffix('.tiktoken'), VOCABULARIES)}"
         )
+    # These files say themselves what they are, and whoever named one wants that one; a policy can pin its fingerprint.
+    if mistral.is_tekken(path.name):
+        return mistral.load_tekken(path)
+    if mistral.is_sentencepiece(path.name):
+        return SentencePieceTokenizer(data, name=path.name)
     found = hashlib.sha256(data).hexdigest()
     for vocabulary in VOCABULARIES.values():
         if vocabulary.file.sha256 == found:
