@@ -110,6 +110,23 @@ class TokenizerError(GuardtokError, RuntimeError):
     """A tokenizer failed (a Rust panic included), or cannot be guarded as it is."""
 
 
+class ConformanceError(GuardtokError, AssertionError):
+    """A tokenizer breaks a promise that guardtok builds on. An `AssertionError`, so that test runners show it as one.
+
+    Attributes:
+        check: The name of the check in `guardtok.testing.CHECKS`.
+        fact: What is wrong, and where; never a text that was tried.
+    """
+
+    def __init__(self, check: str, fact: str) -> None:
+        self.check = check
+        self.fact = fact
+        super().__init__(f"{check}: {fact}")
+
+    def __reduce__(self) -> tuple[type[ConformanceError], tuple[str, str]]:
+        return type(self), (self.check, self.fact)
+
+
 class ViewError(GuardtokError, RuntimeError):
     """A look-alike view failed: nothing is known of the text, so nothing is admitted."""
 
