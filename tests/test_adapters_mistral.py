@@ -47,7 +47,7 @@ def load(name: str) -> Tokenizer:
 
 
 @functools.cache
-def original(name: str) -> Any:
+def original(name: str) -> Any:  # noqa: ANN401 - one of two that have no type in common
     """Return mistral-common's own tokenizer of the same file."""
     return Tekkenizer.from_file(DATA / name) if name == TEKKEN else MistralSentencePiece(DATA / name)
 
@@ -129,7 +129,7 @@ WORDS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
 @pytest.mark.parametrize("name", [TEKKEN, *MODELS])
 @given(parts=st.lists(WORDS, max_size=6))
 def test_ids_of_ordinary_text_are_mistral_commons(name: str, parts: list[str]) -> None:
-    """Text without user-defined pieces, control tokens spelled out included, becomes what mistral-common makes of it."""
+    """Text without user-defined pieces, spelled control tokens included, becomes what mistral-common makes of it."""
     text = "".join(parts)
     assert guard(name).encode(text, source="user").ids == original(name).encode(text, bos=False, eos=False)
 
@@ -176,7 +176,7 @@ def test_a_subclass_is_taken_too() -> None:
 
 
 def test_what_a_processor_was_told_to_add_does_not_count() -> None:
-    """guardtok adds no token, reverses nothing and samples nothing, whatever the caller's own processor does."""
+    """No token is added, nothing is reversed or sampled, whatever the caller's own processor does."""
     told = sentencepiece.SentencePieceProcessor(model_file=str(DATA / V3), add_bos=True, add_eos=True, reverse=True)
     assert told.encode("two words") != original(V3).encode("two words", bos=False, eos=False)
     ours = load_tokenizer(told)
@@ -248,7 +248,9 @@ def model(pieces: Mapping[str, int], *, normalizer: bytes = b"", trainer: bytes 
 
 def test_white_space_that_is_user_defined_is_text() -> None:
     """Runs of spaces that a model lists are no control tokens; a form with a space inside is spelled with a space."""
-    tokenizer = SentencePieceTokenizer(model({"\u2581\u2581": 4, "\n": 4, "[a\u2581b]": 4, "[c]": 3}), name="m")
+    tokenizer = SentencePieceTokenizer(
+        model({"\u2581\u2581": 4, "\n": 4, "[a\u2581b]": 4, "[c]": 3}, normalizer=field(4, 0)), name="m"
+    )
     assert [(token.form, token.id) for token in tokenizer.control_tokens] == [("[a b]", 3), ("[c]", 4)]
     assert tokenizer.encode_ordinary("x  x\n", at_start=False).count(1) == 1
 
@@ -312,7 +314,7 @@ def test_a_failure_is_one_error_without_the_text(monkeypatch: pytest.MonkeyPatch
     class Broken:
         error: BaseException = RuntimeError("secret")
 
-        def encode(self, text: str) -> list[int]:
+        def encode(self, _: str) -> list[int]:
             raise self.error
 
     monkeypatch.setattr(tokenizer, "_at_start", Broken())
