@@ -169,6 +169,23 @@ class FieldError(GuardtokError, TypeError):
     """The fields given to a prepared prompt are not the fields that it has."""
 
 
+class ConversationError(GuardtokError, ValueError):
+    """A conversation is not of the shape that its format asks for, or a name in it would pass for syntax.
+
+    Attributes:
+        path: Where: `$.messages[3].recipient`.
+        fact: What is wrong there, and how to mend it; never the value itself.
+    """
+
+    def __init__(self, path: str, fact: str) -> None:
+        self.path = path
+        self.fact = fact
+        super().__init__(f"{path}: {fact}")
+
+    def __reduce__(self) -> tuple[type[ConversationError], tuple[str, str]]:
+        return type(self), (self.path, self.fact)
+
+
 class LimitError(GuardtokError, ValueError):
     """A text is larger than the policy's limits."""
 

@@ -28,7 +28,7 @@ FLOORS: dict[float, set[str]] = {
     3.7: {"edits"},
     4: {"encode"},
     4.5: {"sanitize"},
-    5: {"chat", "guarded_encoding", "hazmat", "prepare", "requests", "sinks", "stream"},
+    5: {"chat", "guarded_encoding", "harmony", "hazmat", "prepare", "requests", "sinks", "stream"},
     6: {"guard"},
     7: {"corpus", "explanation", "extend", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
     8: {"cli"},
