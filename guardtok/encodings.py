@@ -15,10 +15,11 @@ import stat
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 from urllib.parse import urlsplit
 
 from guardtok.adapters import mistral
+from guardtok.adapters.hf import HfTokenizer
 from guardtok.adapters.sentencepiece import SentencePieceTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.engines.choose import AUTO, TIKTOKEN
@@ -32,9 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import tiktoken
+    import tokenizers
+    import transformers
 
 VOCAB_DIR = "GUARDTOK_VOCAB_DIR"
 """The environment variable that names a folder of rank files."""
+
+TOKENIZER_FILE = "tokenizer.json"
+"""What huggingface's libraries name the file that holds a tokenizer."""
 
 MAX_FILE_BYTES = 64_000_000
 CONNECT_SECONDS = 3.0
@@ -50,15 +56,23 @@ def tokenizer_names() -> tuple[str, ...]:
 
 
 def load_tokenizer(
-    tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer, engine: str = TIKTOKEN
+    tokenizer: str
+    | os.PathLike[str]
+    | tiktoken.Encoding
+    | tokenizers.Tokenizer
+    | transformers.PreTrainedTokenizerFast
+    | Tokenizer,
+    engine: str = TIKTOKEN,
 ) -> Tokenizer:
     """Return the tokenizer that is meant.
 
     Args:
         tokenizer: A name out of `tokenizer_names`; a path to a rank file that guardtok knows by its hash, to a
-            `tekken.json` or to a SentencePiece `.model` (a string counts as a path if it holds a separator or ends as
-            such a file does); a `tiktoken.Encoding`, an object of mistral-common's or sentencepiece's; or an object
-            that already is a `Tokenizer`, which is returned as it is. Named tokenizers are kept for the next call.
+            `tokenizer.json`, to a folder that holds one, to a `tekken.json` or to a SentencePiece `.model` (a string
+            counts as a path if it holds a separator or ends in `.tiktoken`, `.json`, `.model` or as Mistral's models
+            do); a `tiktoken.Encoding`; a `tokenizers.Tokenizer` or a fast tokenizer of transformers; an object of
+            mistral-common's or sentencepiece's; or an object that already is a `Tokenizer`, which is returned as it
+            is. Named tokenizers are kept for the next call.
         engine: What encodes ordinary text, to the same ids: `tiktoken`; with `guardtok[fast]` also `gigatoken` or
             `riptoken`; or `auto`, the fastest that is installed and was compared for this vocabulary, else tiktoken.
 
@@ -103,18 +117,32 @@ def _load(tokenizer: object) -> Tokenizer:
         return _load_path(Path(tokenizer))
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
+    return _adapt(tokenizer)
+
+
+def _adapt(tokenizer: object) -> Tokenizer:
+    """Return the tokenizer for an object of one of the libraries that guardtok knows."""
     adapted = mistral.adapt(tokenizer)
     if adapted is not None:
         return adapted
+    if _is_huggingface(tokenizer):
+        return HfTokenizer(tokenizer)
     raise TokenizerError(
-        f"A {type(tokenizer).__name__} is not a tokenizer. Give a name, the path of a file, a tiktoken.Encoding, an "
-        "object of mistral-common's or sentencepiece's, or one with the methods of guardtok.tokenizer.Tokenizer."
+        f"A {type(tokenizer).__name__} is not a tokenizer. Give a name, the path of a file, a tiktoken.Encoding, a "
+        "tokenizers.Tokenizer, a fast tokenizer of transformers, an object of mistral-common's or sentencepiece's, or "
+        "one with the methods of guardtok.tokenizer.Tokenizer."
     )
 
 
 def _is_path(text: str) -> bool:
-    named_as_a_file = text.endswith(".tiktoken") or mistral.is_tekken(text) or mistral.is_sentencepiece(text)
+    named_as_a_file = text.endswith((".tiktoken", ".json")) or mistral.is_sentencepiece(text)
     return named_as_a_file or "/" in text or os.sep in text
+
+
+def _is_huggingface(tokenizer: object) -> TypeGuard[tokenizers.Tokenizer | transformers.PreTrainedTokenizerFast]:
+    """Whether an object comes from huggingface's libraries; neither is imported to find that out."""
+    roots = {each.__module__.partition(".")[0] for each in type(tokenizer).__mro__}
+    return not roots.isdisjoint({"tokenizers", "transformers"})
 
 
 # What a name means is pinned by hashes, so a kept tokenizer is the right one wherever its file was found. The folder is
@@ -153,11 +181,15 @@ def _registered_names() -> list[str]:
 
 
 def _load_path(path: Path) -> Tokenizer:
+    if path.joinpath(TOKENIZER_FILE).is_file():
+        path /= TOKENIZER_FILE
     data = _read(path)
+    if data is not None and path.suffix == ".json" and not mistral.is_tekken(path.name):
+        return _read_json(path, data)
     if data is None:
         raise UnknownTokenizerError(
-            f"There is no file {_shown(path)}. Give a rank file that is there, or one of the names "
-            f"{', '.join(VOCABULARIES)}.{near_match(path.name.removesuffix('.tiktoken'), VOCABULARIES)}"
+            f"There is no file {_shown(path)}. Give a rank file or a {TOKENIZER_FILE} that is there, or one of the "
+            f"names {', '.join(VOCABULARIES)}.{near_match(path.name.removesuffix('.tiktoken'), VOCABULARIES)}"
         )
     # These files say themselves what they are, and whoever named one wants that one; a policy can pin its fingerprint.
     if mistral.is_tekken(path.name):
@@ -173,6 +205,15 @@ def _load_path(path: Path) -> Tokenizer:
         f"{_shown(path)} {fact}. If it should be a published one, it is damaged: get it again. If it is your own, "
         "build a tiktoken.Encoding from it, with its pattern and its special tokens, and pass that object."
     )
+
+
+def _read_json(path: Path, data: bytes) -> Tokenizer:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise VocabularyError(f"{_shown(path)} is not UTF-8, so it is no {TOKENIZER_FILE}.") from None
+    name = path.parent.name if path.name == TOKENIZER_FILE else path.stem
+    return HfTokenizer.from_json(text, name=visible(name[:256]) or path.stem)
 
 
 def _build(vocabulary: Vocabulary, data: bytes) -> Tokenizer:

@@ -166,6 +166,17 @@ def test_every_object_of_the_libraries_is_taken() -> None:
         assert load_tokenizer(tekken).name == "tekken_240911"
 
 
+def test_transformers_class_around_mistral_common_is_taken() -> None:
+    """It is no tokenizer of huggingface's library, whatever package it is in: mistral-common encodes."""
+    from transformers import MistralCommonBackend
+
+    wrapped = MistralCommonBackend(DATA / TEKKEN)
+    ours = load_tokenizer(wrapped)
+    assert ours.fingerprint == load(TEKKEN).fingerprint
+    text = "two <s> words"
+    assert ours.encode_ordinary(text, at_start=True) == wrapped.encode(text, add_special_tokens=False)
+
+
 def test_a_subclass_is_taken_too() -> None:
     """Somebody's own class on top of the library's is still the library's."""
 

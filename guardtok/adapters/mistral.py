@@ -58,9 +58,9 @@ def adapt(tokenizer: Any) -> Tokenizer | None:  # noqa: ANN401  # Whatever a cal
     """Return the tokenizer for an object of mistral-common's or sentencepiece's, or None if it is neither.
 
     Args:
-        tokenizer: A `MistralTokenizer`, a `Tekkenizer`, a `SentencePieceTokenizer` of mistral-common's, or a
-            `SentencePieceProcessor`. Its tables are read here; nothing of it is called later or changed. What a
-            processor was told to add, to reverse or to sample does not count.
+        tokenizer: A `MistralTokenizer`, a `Tekkenizer`, a `SentencePieceTokenizer` of mistral-common's, transformers'
+            `MistralCommonBackend` around one of them, or a `SentencePieceProcessor`. Its tables are read here; nothing
+            of it is called later or changed. What a processor was told to add, to reverse or to sample does not count.
 
     Raises:
         MissingExtraError: sentencepiece is not installed.
@@ -70,6 +70,8 @@ def adapt(tokenizer: Any) -> Tokenizer | None:  # noqa: ANN401  # Whatever a cal
     names = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(tokenizer).__mro__}
     if "mistral_common.MistralTokenizer" in names:
         return adapt(tokenizer.instruct_tokenizer.tokenizer)
+    if "transformers.MistralCommonBackend" in names:
+        return adapt(tokenizer.tokenizer)
     if "mistral_common.Tekkenizer" in names:
         return _from_tekken(tokenizer)
     if "mistral_common.SentencePieceTokenizer" in names:
