@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "guardtok"
 # orders modules within one. `__init__` is the public face, so nothing below may import a name from it.
 FLOORS: dict[float, set[str]] = {
     0: {"errors", "extension", "tokenizer", "violation"},
-    0.5: {"dialects", "text", "vocabularies"},
+    0.5: {"dialects", "named_tokens", "text", "vocabularies"},
     0.7: {"engines"},
     1: {"adapters", "policy", "views"},
     1.5: {"encodings", "intake"},
