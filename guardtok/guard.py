@@ -20,7 +20,7 @@ from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.beginnings import sort_beginnings
 from guardtok.breaking import prove
 from guardtok.decide import decide
-from guardtok.encode import Encoded, encode, encode_run
+from guardtok.encode import Encoded, encode, encode_piece
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import DigestKeyError, LimitError, NotTextError, RefusedError, SurrogateError
 from guardtok.guarded_encoding import GuardedEncoding
@@ -284,8 +284,7 @@ class Guard:
         decided = decide(scan(intake, self._ruleset), intake, self._ruleset)
         total = 0
         for piece in lay_out(intake, decided, self._ruleset):
-            ordinary = piece.token_id is None
-            total += len(encode_run(piece.text, self._ruleset, at_start=total == 0)) if ordinary else 1
+            total += len(encode_piece(piece, intake, self._ruleset, at_start=total == 0))
         return total
 
     def prepare(self, template: str) -> Prepared:
