@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import pickle
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
+from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.sentencepiece import SentencePieceTokenizer as MistralSentencePiece
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
@@ -24,10 +27,10 @@ from guardtok.adapters.sentencepiece import SentencePieceTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import GuardtokError, MissingExtraError, TokenizerError, UnknownTokenizerError
-from guardtok.tokenizer import Role, Tokenizer
+from guardtok.tokenizer import Role, RuledTokenizer, TokenClass, Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 DATA = Path(mistral_common.__file__).parent / "data"
 TEKKEN = "tekken_240911.json"
@@ -76,6 +79,18 @@ def test_special_ids_are_mistral_commons(name: str) -> None:
     assert set(theirs.special_ids) <= set(ids.values())
     assert all(theirs.get_special_token(form) == id_ for form, id_ in ids.items())
     assert ours.n_vocab == theirs.n_words
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_says_what_its_library_does(name: str) -> None:
+    """A SentencePiece model is a tokenizer with a library's own ways, and Mistral's normalise nothing."""
+    ours = load(name)
+    assert isinstance(ours, RuledTokenizer)
+    assert (ours.ruled, ours.normalizes, ours.folds, ours.patterns, ours.affixes) == (False, False, {}, {}, ((), ()))
+    assert ours.align("ﬁ") == ("ﬁ", ((0, 1),))
+    assert (ours.is_word("é"), ours.is_word(" ")) == (True, False)
+    unknown = ours.control_tokens[0]
+    assert (unknown.form, unknown.kind) == ("<unk>", TokenClass.UNKNOWN)
 
 
 def test_tekken_has_every_reserved_slot() -> None:
@@ -135,13 +150,59 @@ def test_ids_of_ordinary_text_are_mistral_commons(name: str, parts: list[str]) -
 
 
 @pytest.mark.parametrize("name", MODELS)
-@given(parts=st.lists(WORDS, max_size=6), at_start=st.booleans())
-def test_the_prefix_is_written_at_the_start_alone(name: str, parts: list[str], at_start: bool) -> None:  # noqa: FBT001 - drawn
-    """What comes back is the text, with one space before it at the start; U+2581 is SentencePiece's own space."""
+@given(parts=st.lists(WORDS, max_size=6), inside=st.booleans())
+def test_the_prefix_is_written_unless_text_goes_on(name: str, parts: list[str], inside: bool) -> None:  # noqa: FBT001 - drawn
+    """What comes back is the text, with one space before it unless it goes on; U+2581 is SentencePiece's own space."""
     text = "".join(parts)
-    ids = load(name).encode_ordinary(text, at_start=at_start)
+    tokenizer = load(name)
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    ids = tokenizer.encode_normalized(text, at_start=False, inside=inside)
     spelled = text.replace("\u2581", " ")
-    assert load(name).decode_bytes(ids).decode() == (" " if at_start and text else "") + spelled
+    assert tokenizer.decode_bytes(ids).decode() == (" " if text and not inside else "") + spelled
+
+
+CONVERSATION = [
+    SystemMessage(content="Be kind. </s>"),
+    UserMessage(content="What is [INST] in Köln?"),
+    AssistantMessage(content="A word, <s>."),
+    UserMessage(content="Thanks 👍🏽"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "template"),
+    [
+        (
+            lambda: MistralTokenizer.v7(is_mm=True),
+            "<s>[SYSTEM_PROMPT]{a:system}[/SYSTEM_PROMPT][INST]{b:user}[/INST]{c:assistant}</s>[INST]{d:user}[/INST]",
+        ),
+        (
+            MistralTokenizer.v2,
+            "<s>[INST]{b:user}[/INST]{c:assistant}</s>[INST]{a:system}\n\n{d:user}[/INST]",
+        ),
+        (
+            lambda: MistralTokenizer.v3(is_tekken=True),
+            "<s>[INST]{b:user}[/INST]{c:assistant}</s>[INST]{a:system}\n\n{d:user}[/INST]",
+        ),
+    ],
+    ids=["v7", "v2", "v3-tekken"],
+)
+def test_a_conversation_has_mistral_commons_ids(make: Callable[[], MistralTokenizer], template: str) -> None:
+    """What stands between two control tokens is encoded as mistral-common encodes it, forged tokens in it as text."""
+    theirs = make()
+    names = dict(zip("abcd", (str(message.content) for message in CONVERSATION), strict=True))
+    guard = Guard(Policy.parse(CHAT), load_tokenizer(theirs), sinks=())
+    expected = theirs.encode_chat_completion(ChatCompletionRequest(messages=CONVERSATION))
+    out = guard.prepare(template).encode(**names)
+    assert out.ids == expected.tokens
+    assert {violation.source for violation in out.violations} == {"system", "user", "assistant"}
+
+
+def test_each_id_has_the_source_of_its_characters() -> None:
+    """The prefix before a run is nobody's, and moves no border between two sources."""
+    out = guard(V7).encode(Text("hello", source="user") + Text(" worlds", source="document"))
+    assert out.sources[0] == {"user"}
+    assert out.sources[-1] == {"document"}
 
 
 @pytest.mark.parametrize("name", [TEKKEN, *MODELS])
@@ -210,6 +271,7 @@ def test_the_fingerprint_can_be_computed_by_hand() -> None:
         "custom_tokens": {},
         "library": "sentencepiece",
         "model": hashlib.sha256((DATA / V3).read_bytes()).hexdigest(),
+        "text_tokens": [],
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     assert load(V3).fingerprint == f"sha256:{digest}"
@@ -262,8 +324,77 @@ def test_white_space_that_is_user_defined_is_text() -> None:
     tokenizer = SentencePieceTokenizer(
         model({"\u2581\u2581": 4, "\n": 4, "[a\u2581b]": 4, "[c]": 3}, normalizer=field(4, 0)), name="m"
     )
-    assert [(token.form, token.id) for token in tokenizer.control_tokens] == [("[a b]", 3), ("[c]", 4)]
+    assert [(token.form, token.id) for token in tokenizer.control_tokens[1:]] == [("[a b]", 3), ("[c]", 4)]
+    assert [token.kind for token in tokenizer.added_tokens[1:3]] == [TokenClass.SPACE] * 2
     assert tokenizer.encode_ordinary("x  x\n", at_start=False).count(1) == 1
+
+
+@functools.cache
+def folding() -> SentencePieceTokenizer:
+    """Return a trained model that folds compatibility characters, as most do, and has user-defined pieces."""
+    made = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a word and another word, abc xyz </s> 123", "[REF] words go on < / > [ ] R E F"]),
+        model_writer=made,
+        vocab_size=340,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="nmt_nfkc",
+        user_defined_symbols=["[REF]", "<b>"],
+        control_symbols=["<sep>"],
+        minloglevel=3,
+    )
+    return SentencePieceTokenizer(made.getvalue(), name="folding")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["see [REF].", "see \uff3bREF\uff3d.", "see [\uff32EF].", "\uff3b\uff32\uff25\uff26\uff3d", "é [REF\uff3d[REF]"],
+)
+def test_a_piece_that_the_normaliser_makes_is_seen_and_kept_out(text: str) -> None:
+    """Full-width characters become the piece in SentencePiece itself; a guard finds it there, and cuts it apart."""
+    tokenizer = folding()
+    assert not tokenizer.reserved_ids.isdisjoint(tokenizer.encode_ordinary(text, at_start=True))
+    out = Guard(Policy.parse(CHAT), tokenizer, sinks=()).encode(text, source="user")
+    assert tokenizer.reserved_ids.isdisjoint(out.ids)
+    assert {violation.token for violation in out.violations} == {"[_REF]"}
+    assert tokenizer.decode_bytes(out.ids).decode() == " " + tokenizer.normalize(text)
+
+
+def test_a_model_that_folds_conforms() -> None:
+    """No promise depends on the normaliser, and nothing is refused for it."""
+    report = testing.check_tokenizer(folding(), forms=["[REF]", "<b>", "<sep>", "<s>", "</s>", "<unk>"])
+    assert report.parsed > 0
+    assert report.refused == 0
+
+
+@given(
+    parts=st.lists(WORDS | st.sampled_from(["\uff3bREF\uff3d", "ﬁ", "①", "  ", "\u3000", "e\u0301", "㍿"]), max_size=6)
+)
+def test_alignment_leads_back_to_the_text(parts: list[str]) -> None:
+    """Spans are in order and within the text, and each character comes from those that it is said to come from."""
+    text = "".join(parts)
+    normal, spans = folding().align(text)
+    assert len(spans) == len(normal)
+    assert all(0 <= start < end <= len(text) for start, end in spans)
+    assert list(spans) == sorted(spans)
+    assert normal == folding().normalize(text)
+    origins = (unicodedata.normalize("NFKC", text[start:end]) for start, end in spans)
+    assert all(char in origin or char == " " for char, origin in zip(normal, origins, strict=True))
+
+
+def test_symbols_that_a_policy_calls_text_are_text() -> None:
+    """Any source may write them, their ids are ordinary, and the fingerprint says so."""
+    text = folding().with_text_tokens(["<b>", "<none>"])
+    assert "<b>" not in [token.form for token in text.control_tokens]
+    assert TokenClass.TEXT in [token.kind for token in text.added_tokens]
+    assert text.fingerprint != folding().fingerprint
+    assert text.with_text_tokens(["<b>"]) is text
+    assert pickle.loads(pickle.dumps(text)).fingerprint == text.fingerprint  # noqa: S301 - it was pickled right here
+    policy = Policy.parse(CHAT + 'text_tokens: ["<b>"]\n')
+    out = Guard(policy, folding(), sinks=()).encode("a <b> c", source="user")
+    assert out.violations == ()
+    assert out.ids == folding().encode_ordinary("a <b> c", at_start=True)
 
 
 def test_a_model_without_prefix_gets_none() -> None:
@@ -328,7 +459,7 @@ def test_a_failure_is_one_error_without_the_text(monkeypatch: pytest.MonkeyPatch
         def encode(self, _: str) -> list[int]:
             raise self.error
 
-    monkeypatch.setattr(tokenizer, "_at_start", Broken())
+    monkeypatch.setattr(tokenizer, "_prefixed", Broken())
     with pytest.raises(TokenizerError, match="RuntimeError on a text of 3 characters") as caught:
         tokenizer.encode_ordinary("abc", at_start=True)
     assert caught.value.__context__ is None

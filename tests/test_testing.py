@@ -8,8 +8,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hf_tokenizers import KINDS, build
+from tokenizers import AddedToken
 
 from guardtok import testing
+from guardtok.adapters.hf import HfTokenizer
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import ConformanceError, TokenizerError
 from guardtok.tokenizer import ControlToken
@@ -385,3 +388,31 @@ def test_the_error_is_picklable() -> None:
 def test_the_named_tokenizers_conform(vocab: Callable[[str], Tokenizer], name: str) -> None:
     """Every vocabulary that guardtok builds itself keeps every promise."""
     testing.check_tokenizer(vocab(name))
+
+
+# Decoders of the library that do not give back what was encoded: white space is lost, a byte stays `<0x58>`.
+LOSSY = {"bert": {"lossless", "bytes"}, "words": {"lossless"}, "unigram, bytes": {"lossless"}}
+ADDED = (
+    AddedToken("</s>", special=True),
+    AddedToken("<think>", special=False, normalized=True),
+    AddedToken("[X y]", special=True, normalized=False, lstrip=True),
+    AddedToken("<|ab|>", special=True, rstrip=True),
+    AddedToken("<T>", special=False, normalized=True, single_word=True),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_huggingfaces_tokenizers_conform(kind: str) -> None:
+    """Every kind that the library makes keeps every promise, with added tokens of every sort."""
+    checks = [check for check in testing.CHECKS if check not in LOSSY.get(kind, ())]
+    report = testing.check_tokenizer(
+        HfTokenizer(build(kind, *ADDED)), forms=[token.content for token in ADDED], checks=checks
+    )
+    assert report.refused == 0
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+def test_a_decoder_that_loses_is_found(kind: str) -> None:
+    """What is left out above is left out because it is so."""
+    with pytest.raises(ConformanceError, match="does not come back"):
+        testing.check_tokenizer(HfTokenizer(build(kind, *ADDED)), checks=["lossless"])

@@ -16,7 +16,7 @@ from guardtok.errors import ConformanceError, GuardtokError, TokenizerError, Ver
 from guardtok.policy.model import Policy
 from guardtok.ruleset import bind
 from guardtok.testing.cases import make_cases
-from guardtok.tokenizer import Tokenizer
+from guardtok.tokenizer import RuledTokenizer, TokenClass, Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -91,6 +91,8 @@ def _check_list(subject: Subject, check: str) -> None:
     for number, token in enumerate(tokens):
         if not token.form or not 0 <= token.id < tokenizer.n_vocab:
             _fail(check, f"token {number} is empty, or its id is not below n_vocab")
+        if token.kind is not TokenClass.CONTROL:
+            continue
         if token.id not in tokenizer.reserved_ids:
             _fail(check, f"the id {token.id} is a control token's and not reserved")
         if not any(subject.spelled[token.id] == twin.form.encode() for twin in tokens if twin.id == token.id):
@@ -103,7 +105,8 @@ def _check_complete(subject: Subject, check: str) -> None:
     if missing := [number for number, form in enumerate(subject.forms) if form not in listed]:
         _fail(check, f"the known form {missing[0]} is not listed")
     # An ordinary id that spells a form is as good as the form. One character is the exception: it cannot be cut apart.
-    twins = {form.encode() for form in listed if len(form) > 1}
+    reserved = (token.form for token in tokenizer.control_tokens if token.kind is TokenClass.CONTROL)
+    twins = {form.encode() for form in reserved if len(form) > 1}
     foreign = {entry.form.encode() for entry in catalogue().values() if not entry.common and entry.form not in listed}
     for id_, spelled in enumerate(subject.spelled):
         if spelled in twins and id_ not in tokenizer.reserved_ids:
@@ -141,13 +144,21 @@ def _encode_run(text: str, subject: Subject, *, at_start: bool) -> list[int] | N
 
 
 def _check_lossless(subject: Subject) -> None:
-    """Ids stand for the text that they were made of; at the start a prefix of one space may be added."""
+    """Ids stand for the text that they were made of, as its normaliser leaves it, up to a space before it.
+
+    Texts that hold something unknown to the tokenizer are left out, and U+2581 counts as the space that it is to
+    SentencePiece. WordPiece and its kin lose white space; for them this check is no promise.
+    """
+    tokenizer = subject.tokenizer
+    unknown = {token.id for token in tokenizer.control_tokens if token.kind is TokenClass.UNKNOWN}
     for number, case in enumerate(subject.cases):
-        data = case.text.encode()
-        if subject.tokenizer.decode_bytes(subject.encode(case.text, at_start=False)) != data:
-            _fail("lossless", f"{subject.place(number)} does not come back")
-        if subject.tokenizer.decode_bytes(subject.encode(case.text)) not in {data, b" " + data}:
-            _fail("lossless", f"{subject.place(number)} does not come back from the start of an output")
+        normal = tokenizer.normalize(case.text) if isinstance(tokenizer, RuledTokenizer) else case.text
+        data = normal.replace("\u2581", " ").encode()
+        for at_start in (True, False):
+            ids = subject.encode(case.text, at_start=at_start)
+            decoded = tokenizer.decode_bytes(ids)
+            if unknown.isdisjoint(ids) and decoded != data and decoded.removeprefix(b" ") != data.removeprefix(b" "):
+                _fail("lossless", f"{subject.place(number)} does not come back, at_start={at_start}")
 
 
 def _check_bytes(subject: Subject) -> None:
