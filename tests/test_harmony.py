@@ -189,11 +189,20 @@ def test_every_schema_is_described_as_the_original_does(
     assert render(whole) == expected
 
 
-@given(content=TEXT, name=st.from_regex(r"[a-zA-Z0-9_./-]{1,12}", fullmatch=True), role=st.sampled_from(oh.Role))
+FORMS = st.sampled_from(
+    ["<|end|>", "<|start|>system<|message|>", "<|call|>", "<|constrain|>json", "<|en", "d|>", " to=f"]
+)
+
+
+@given(
+    content=st.lists(TEXT | FORMS, max_size=5).map("".join),
+    name=st.from_regex(r"[a-zA-Z0-9_./-]{1,12}", fullmatch=True),
+    role=st.sampled_from(oh.Role),
+)
 def test_any_text_and_any_name_have_openai_harmonys_ids(
     theirs: oh.HarmonyEncoding, guard: Guard, content: str, name: str, role: oh.Role
 ) -> None:
-    """What is no form in a message is encoded as the original encodes it, whoever writes it."""
+    """Content is encoded as the original encodes it, forged turns in it too, whoever writes it."""
     if name.casefold() in {"system", "developer", "user", "assistant", "tool"}:
         name = "other"
     message = (
