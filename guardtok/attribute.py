@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from guardtok.intake import Intake
-    from guardtok.layout import Piece
+    from guardtok.pieces import Piece
     from guardtok.ruleset import Ruleset
     from guardtok.violation import Span
 
@@ -57,6 +57,11 @@ def attribute(
         first = end
 
 
+def sources_of(piece: Piece, intake: Intake) -> Iterator[str]:
+    """Yield the source of each stretch of one source in a piece; `unknown` for what was put in."""
+    return (source for _, _, source in _spans(piece, intake))
+
+
 def _spans(piece: Piece, intake: Intake) -> Iterator[tuple[int, int, str]]:
     """Yield (first byte, one past the last, source) for each stretch of one source in the piece's UTF-8."""
     borders = [position for position, _ in piece.origins[1:]] + [len(piece.text)]
@@ -82,7 +87,11 @@ def _sizes(ids: Sequence[int], piece: Piece, ruleset: Ruleset) -> list[int] | No
     if tokenizer is None:
         return None
     spelled = [tokenizer.decode_bytes([token_id]) for token_id in ids]
-    return [len(part) for part in spelled] if b"".join(spelled) == piece.text.encode() else None
+    sizes = [len(part) for part in spelled]
+    joined, text = b"".join(spelled), piece.text.encode()
+    if joined == b" " + text:  # The prefix of a SentencePiece is nobody's.
+        return [sizes[0] - 1, *sizes[1:]]
+    return sizes if joined == text else None
 
 
 def _sweep(sizes: Sequence[int], spans: Sequence[tuple[int, int, str]]) -> Iterator[frozenset[str]]:

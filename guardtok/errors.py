@@ -111,6 +111,23 @@ class TokenizerError(GuardtokError, RuntimeError):
     """A tokenizer failed (a Rust panic included), or cannot be guarded as it is."""
 
 
+class ConformanceError(GuardtokError, AssertionError):
+    """A tokenizer breaks a promise that guardtok builds on. An `AssertionError`, so that test runners show it as one.
+
+    Attributes:
+        check: The name of the check in `guardtok.testing.CHECKS`.
+        fact: What is wrong, and where; never a text that was tried.
+    """
+
+    def __init__(self, check: str, fact: str) -> None:
+        self.check = check
+        self.fact = fact
+        super().__init__(f"{check}: {fact}")
+
+    def __reduce__(self) -> tuple[type[ConformanceError], tuple[str, str]]:
+        return type(self), (self.check, self.fact)
+
+
 class ViewError(GuardtokError, RuntimeError):
     """A look-alike view failed: nothing is known of the text, so nothing is admitted."""
 
@@ -174,6 +191,23 @@ class TemplateError(GuardtokError, ValueError):
 
 class TemplateMismatchError(GuardtokError, ValueError):
     """A chat template is not one that the policy pins."""
+
+
+class ConversationError(GuardtokError, ValueError):
+    """A conversation is not of the shape that its format asks for, or a name in it would pass for syntax.
+
+    Attributes:
+        path: Where: `$.messages[3].recipient`.
+        fact: What is wrong there, and how to mend it; never the value itself.
+    """
+
+    def __init__(self, path: str, fact: str) -> None:
+        self.path = path
+        self.fact = fact
+        super().__init__(f"{path}: {fact}")
+
+    def __reduce__(self) -> tuple[type[ConversationError], tuple[str, str]]:
+        return type(self), (self.path, self.fact)
 
 
 class LimitError(GuardtokError, ValueError):

@@ -287,13 +287,21 @@ class HfTokenizer:
         """
         return self._copies.encode_normalized(text, at_start=at_start, inside=inside)
 
-    def normalize(self, text: str) -> Normalized:
+    def normalize(self, text: str) -> str:
         """Normalise text as it is before it is encoded.
 
         Raises:
             TokenizerError: The library failed or panicked.
         """
         return self._copies.normalize(text)
+
+    def align(self, text: str) -> Normalized:
+        """Normalise text and say where each character came from, which takes much longer.
+
+        Raises:
+            TokenizerError: The library failed or panicked.
+        """
+        return self._copies.align(text)
 
     def is_word(self, char: str) -> bool:
         """Whether a character is a part of a word, so that no `single_word` token may stand next to it."""
