@@ -22,6 +22,7 @@ from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.engines.choose import AUTO, TIKTOKEN
 from guardtok.engines.compared import RESULTS
 from guardtok.errors import EngineError, TokenizerError, UnknownTokenizerError, VocabularyError, near_match
+from guardtok.extended import Extended
 from guardtok.tokenizer import Tokenizer
 from guardtok.violation import visible
 from guardtok.vocabularies import EMBEDDED_FILE, VOCABULARIES, RankFile, Vocabulary
@@ -48,7 +49,7 @@ def tokenizer_names() -> tuple[str, ...]:
 
 
 def load_tokenizer(
-    tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer, engine: str = TIKTOKEN
+    tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | Extended, engine: str = TIKTOKEN
 ) -> Tokenizer:
     """Return the tokenizer that is meant.
 
@@ -87,9 +88,11 @@ def _equip(tokenizer: TiktokenTokenizer, engine: str, _results: str) -> Tokenize
     return tokenizer.with_engine(engine)
 
 
-def _load(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer) -> Tokenizer:
+def _load(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | Extended) -> Tokenizer:
     import tiktoken
 
+    if isinstance(tokenizer, Extended):
+        return tokenizer.tokenizer
     if isinstance(tokenizer, TiktokenTokenizer):
         return tokenizer
     if isinstance(tokenizer, tiktoken.Encoding):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from guardtok.finding import Finding
     from guardtok.violation import Violation
 
 
@@ -108,6 +109,26 @@ class VerificationError(GuardtokError, RuntimeError):
 
 class TokenizerError(GuardtokError, RuntimeError):
     """A tokenizer failed (a Rust panic included), or cannot be guarded as it is."""
+
+
+_SHOWN_FINDINGS = 8
+
+
+class ExtensionError(TokenizerError, ValueError):
+    """A vocabulary cannot be extended as asked; nothing was built.
+
+    Attributes:
+        findings: Everything that stands against it, and only that. The message shows the first eight.
+    """
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings: tuple[Finding, ...] = tuple(findings)
+        lines = [str(finding) for finding in self.findings[:_SHOWN_FINDINGS]]
+        more = len(self.findings) - len(lines)
+        super().__init__("\n".join(lines + ([f"… and {more:,} more"] if more else [])))
+
+    def __reduce__(self) -> tuple[type[ExtensionError], tuple[tuple[Finding, ...]]]:
+        return type(self), (self.findings,)
 
 
 class ViewError(GuardtokError, RuntimeError):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     import tiktoken
 
+    from guardtok.extended import Extended
     from guardtok.prepare import Statement
     from guardtok.ruleset import Ruleset
     from guardtok.sinks import Sink
@@ -104,7 +105,7 @@ class Guard:
     def load(
         cls,
         policy: str | os.PathLike[str] | Policy,
-        tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | None = None,
+        tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | Extended | None = None,
         *,
         engine: str = "tiktoken",
         sinks: Iterable[Sink] = (to_structlog,),

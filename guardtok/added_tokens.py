@@ -1,0 +1,182 @@
+"""New tokens in a tokenizer of huggingface's `tokenizers`, under the very ids that they are to have.
+
+The library's own `add_tokens` counts the tokens to find the next id. In a vocabulary with gaps that id is taken, and two
+strings share it without a word. So the tokenizer is written out as JSON, changed there and read again, and then asked
+where everything lies.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+from guardtok.errors import ExtensionError, MissingExtraError, TokenizerError, is_failure
+from guardtok.finding import Finding, Severity
+from guardtok.placing import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from guardtok.placing import Placed
+
+
+def is_huggingface(tokenizer: object) -> bool:
+    """Return whether an object is a `tokenizers.Tokenizer` or a tokenizer of transformers; imports neither."""
+    return any(
+        each.__module__.partition(".")[0] in {"tokenizers", "transformers"} and each.__name__.startswith(names)
+        for each in type(tokenizer).__mro__
+        for names in (("Tokenizer", "PreTrainedTokenizer"),)
+    )
+
+
+def read_tokenizer_file(path: str) -> Any:  # noqa: ANN401 - a type of a library that may not be installed
+    """Return the `tokenizers.Tokenizer` of a `tokenizer.json`.
+
+    Raises:
+        MissingExtraError: `tokenizers` is not installed.
+        TokenizerError: The file cannot be read.
+    """
+    return _call("read the file", _library().Tokenizer.from_file, path)
+
+
+def add_tokens(tokenizer: Any, placed: Sequence[Placed]) -> Any:  # noqa: ANN401 - as above
+    """Return a tokenizer that has these tokens too, of the same kind; the one that was given stays as it is.
+
+    The new tokens are special, are looked for in the text before it is normalised, swallow no white space and are read
+    inside words.
+
+    Args:
+        tokenizer: A `tokenizers.Tokenizer`, or a fast tokenizer of transformers.
+        placed: The tokens with their ids.
+
+    Raises:
+        MissingExtraError: `tokenizers` is not installed.
+        TokenizerError: A slow tokenizer, or one with a part that is written in Python.
+        ExtensionError: The library cannot give a token its id, or would move another; it is a `TokenizerError`.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        raise TokenizerError(
+            f"A {type(tokenizer).__name__} is a slow tokenizer, whose rules are Python. Load the fast one, with "
+            "AutoTokenizer.from_pretrained(…, use_fast=True)."
+        )
+    tree = json.loads(_call("write it out", backend.to_str))
+    _change(tree, placed, backend.get_vocab())
+    made = _call("read what was changed", _library().Tokenizer.from_str, json.dumps(tree, ensure_ascii=False))
+    _check_places(backend, made, placed)
+    # Whether special tokens are parsed at all is a setting of the object and not of its JSON.
+    made.encode_special_tokens = backend.encode_special_tokens
+    if backend is tokenizer:
+        return made
+    fast = copy.deepcopy(tokenizer)
+    fast._tokenizer = made  # noqa: SLF001 - transformers has no public way to change it
+    return fast
+
+
+def _change(tree: dict[str, Any], placed: Sequence[Placed], vocab: Mapping[str, int]) -> None:
+    """Write the tokens into a tokenizer's JSON.
+
+    A token that the library would number right is only declared. Any other goes into the model's vocabulary, whose ids
+    the library obeys.
+    """
+    added = tree["added_tokens"]
+    replaced = {token.replaces: token.form for token in placed if token.replaces is not None}
+    for entry in added:
+        entry["content"] = replaced.get(entry["content"], entry["content"])
+    _rename(tree["model"], replaced)
+    declared = {entry["content"] for entry in added}
+    occupied = set(vocab.values())
+    count = len(vocab)
+    for token in sorted(placed, key=lambda each: each.id):
+        if token.form in declared:
+            continue
+        # The library's rule for the next id; see above.
+        if token.form not in vocab and token.replaces is None and token.id not in occupied:
+            following = max([entry["id"] + 1 for entry in added] + [_model_size(tree["model"])])
+            if token.id != following or count != token.id:
+                _put(tree["model"], token)
+        occupied.add(token.id)
+        count += 1
+        added.append(_entry(token))
+    added.sort(key=lambda entry: int(entry["id"]))
+
+
+def _entry(token: Placed) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": token.id, "content": token.form, **flags, "special": True}
+
+
+def _model_size(model: dict[str, Any]) -> int:
+    return len(model["vocab"])
+
+
+def _put(model: dict[str, Any], token: Placed) -> None:
+    """Give a token its id in the model's own vocabulary.
+
+    Raises:
+        ExtensionError: The model's vocabulary is a list, in which there is no place but the next.
+    """
+    if not isinstance(model["vocab"], dict):
+        fact = f"A {model.get('type')} model numbers its tokens without gaps, so none can have the id {token.id}."
+        mend = 'Use ids="append" or ids="reserved".'
+        raise ExtensionError([Finding("id-unreachable", Severity.ERROR, shown(token.form), fact, mend)])
+    model["vocab"][token.form] = token.id
+
+
+def _rename(model: dict[str, Any], replaced: Mapping[str, str]) -> None:
+    """Let the new forms stand in the model's vocabulary where the reserved slots stood, if they stood there."""
+    vocab = model["vocab"]
+    if isinstance(vocab, dict):
+        model["vocab"] = {replaced.get(form, form): id_ for form, id_ in vocab.items()}
+    else:
+        model["vocab"] = [[replaced.get(form, form), score] for form, score in vocab]
+
+
+def _check_places(old: Any, new: Any, placed: Sequence[Placed]) -> None:  # noqa: ANN401 - as above
+    """Ask the new tokenizer where everything lies.
+
+    Raises:
+        ExtensionError: Something lies elsewhere than it should.
+    """
+    replaced = {token.replaces for token in placed}
+    expected = {form: id_ for form, id_ in old.get_vocab().items() if form not in replaced}
+    expected |= {token.form: token.id for token in placed}
+    found = new.get_vocab()
+    moved = [form for form, id_ in expected.items() if found.get(form) != id_]
+    if not moved and len(found) == len(expected):
+        return
+    problems = [
+        Finding(
+            "id-unreachable",
+            Severity.ERROR,
+            shown(form),
+            f"The library gives it the id {found.get(form)} where it should have {expected[form]}.",
+            'Use ids="append", or give each token its id in a mapping.',
+        )
+        for form in moved
+    ]
+    extra = Finding(
+        "old-ids-changed", Severity.ERROR, "the vocabulary", "It has tokens that nobody added.", "Report it."
+    )
+    raise ExtensionError(problems or [extra])
+
+
+def _library() -> Any:  # noqa: ANN401 - a module
+    try:
+        import tokenizers
+    except ImportError:
+        raise MissingExtraError("tokenizers is not installed: pip install 'guardtok[hf]'.") from None
+    return tokenizers
+
+
+def _call(what: str, function: Any, *arguments: str) -> Any:  # noqa: ANN401 - what the library takes and gives
+    try:
+        return function(*arguments)
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        failure = type(error).__name__
+    raise TokenizerError(
+        f"tokenizers cannot {what}: {failure}. Give a tokenizer of the library's own parts, without any in Python."
+    )
