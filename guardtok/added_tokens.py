@@ -1,8 +1,8 @@
 """New tokens in a tokenizer of huggingface's `tokenizers`, under the very ids that they are to have.
 
-The library's own `add_tokens` counts the tokens to find the next id. In a vocabulary with gaps that id is taken, and two
-strings share it without a word. So the tokenizer is written out as JSON, changed there and read again, and then asked
-where everything lies.
+The library's own `add_tokens` counts the tokens to find the next id. In a vocabulary with gaps that id is taken, and
+two strings share it without a word. So the tokenizer is written out as JSON, changed there and read again, and then
+asked where everything lies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from guardtok.finding import Finding, Severity
 from guardtok.placing import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from guardtok.placing import Placed
 
@@ -61,10 +61,12 @@ def add_tokens(tokenizer: Any, placed: Sequence[Placed]) -> Any:  # noqa: ANN401
             f"A {type(tokenizer).__name__} is a slow tokenizer, whose rules are Python. Load the fast one, with "
             "AutoTokenizer.from_pretrained(…, use_fast=True)."
         )
-    tree = json.loads(_call("write it out", backend.to_str))
-    _change(tree, placed, backend.get_vocab())
-    made = _call("read what was changed", _library().Tokenizer.from_str, json.dumps(tree, ensure_ascii=False))
-    _check_places(backend, made, placed)
+    text = _call("write it out", backend.to_str)
+    made, problems = _make(text, backend, placed, pinned=False)
+    if problems:
+        made, problems = _make(text, backend, placed, pinned=True)
+    if problems:
+        raise ExtensionError(problems)
     # Whether special tokens are parsed at all is a setting of the object and not of its JSON.
     made.encode_special_tokens = backend.encode_special_tokens
     if backend is tokenizer:
@@ -74,32 +76,29 @@ def add_tokens(tokenizer: Any, placed: Sequence[Placed]) -> Any:  # noqa: ANN401
     return fast
 
 
-def _change(tree: dict[str, Any], placed: Sequence[Placed], vocab: Mapping[str, int]) -> None:
-    """Write the tokens into a tokenizer's JSON.
+def _make(text: str, old: Any, placed: Sequence[Placed], *, pinned: bool) -> tuple[Any, list[Finding]]:  # noqa: ANN401 - as above
+    """Return the tokenizer with the tokens, and what lies elsewhere in it than it should.
 
-    A token that the library would number right is only declared. Any other goes into the model's vocabulary, whose ids
-    the library obeys.
+    Args:
+        text: The tokenizer's JSON.
+        old: The tokenizer.
+        placed: The tokens.
+        pinned: Whether the model's own vocabulary gets every added token: the library obeys the ids there. Without it
+            the library counts, which is right in a vocabulary without gaps.
     """
+    tree = json.loads(text)
     added = tree["added_tokens"]
     replaced = {token.replaces: token.form for token in placed if token.replaces is not None}
     for entry in added:
         entry["content"] = replaced.get(entry["content"], entry["content"])
     _rename(tree["model"], replaced)
     declared = {entry["content"] for entry in added}
-    occupied = set(vocab.values())
-    count = len(vocab)
-    for token in sorted(placed, key=lambda each: each.id):
-        if token.form in declared:
-            continue
-        # The library's rule for the next id; see above.
-        if token.form not in vocab and token.replaces is None and token.id not in occupied:
-            following = max([entry["id"] + 1 for entry in added] + [_model_size(tree["model"])])
-            if token.id != following or count != token.id:
-                _put(tree["model"], token)
-        occupied.add(token.id)
-        count += 1
-        added.append(_entry(token))
+    added += [_entry(token) for token in placed if token.form not in declared]
     added.sort(key=lambda entry: int(entry["id"]))
+    for entry in added if pinned else ():
+        _pin(tree["model"], entry["content"], entry["id"])
+    made = _call("read what was changed", _library().Tokenizer.from_str, json.dumps(tree))
+    return made, list(_misplaced(old, made, placed))
 
 
 def _entry(token: Placed) -> dict[str, Any]:
@@ -107,21 +106,18 @@ def _entry(token: Placed) -> dict[str, Any]:
     return {"id": token.id, "content": token.form, **flags, "special": True}
 
 
-def _model_size(model: dict[str, Any]) -> int:
-    return len(model["vocab"])
-
-
-def _put(model: dict[str, Any], token: Placed) -> None:
+def _pin(model: dict[str, Any], form: str, id_: int) -> None:
     """Give a token its id in the model's own vocabulary.
 
     Raises:
         ExtensionError: The model's vocabulary is a list, in which there is no place but the next.
     """
-    if not isinstance(model["vocab"], dict):
-        fact = f"A {model.get('type')} model numbers its tokens without gaps, so none can have the id {token.id}."
-        mend = 'Use ids="append" or ids="reserved".'
-        raise ExtensionError([Finding("id-unreachable", Severity.ERROR, shown(token.form), fact, mend)])
-    model["vocab"][token.form] = token.id
+    if isinstance(model["vocab"], dict):
+        model["vocab"][form] = id_
+        return
+    fact = f"A {model.get('type')} model numbers its tokens without gaps, so this one cannot have the id {id_}."
+    mend = 'Use ids="append" or ids="reserved".'
+    raise ExtensionError([Finding("id-unreachable", Severity.ERROR, shown(form), fact, mend)])
 
 
 def _rename(model: dict[str, Any], replaced: Mapping[str, str]) -> None:
@@ -133,33 +129,20 @@ def _rename(model: dict[str, Any], replaced: Mapping[str, str]) -> None:
         model["vocab"] = [[replaced.get(form, form), score] for form, score in vocab]
 
 
-def _check_places(old: Any, new: Any, placed: Sequence[Placed]) -> None:  # noqa: ANN401 - as above
-    """Ask the new tokenizer where everything lies.
-
-    Raises:
-        ExtensionError: Something lies elsewhere than it should.
-    """
+def _misplaced(old: Any, new: Any, placed: Sequence[Placed]) -> Iterator[Finding]:  # noqa: ANN401 - as above
+    """Ask the new tokenizer where everything lies; yield what lies elsewhere than it should."""
     replaced = {token.replaces for token in placed}
     expected = {form: id_ for form, id_ in old.get_vocab().items() if form not in replaced}
     expected |= {token.form: token.id for token in placed}
     found = new.get_vocab()
-    moved = [form for form, id_ in expected.items() if found.get(form) != id_]
-    if not moved and len(found) == len(expected):
-        return
-    problems = [
-        Finding(
-            "id-unreachable",
-            Severity.ERROR,
-            shown(form),
-            f"The library gives it the id {found.get(form)} where it should have {expected[form]}.",
-            'Use ids="append", or give each token its id in a mapping.',
-        )
-        for form in moved
-    ]
-    extra = Finding(
-        "old-ids-changed", Severity.ERROR, "the vocabulary", "It has tokens that nobody added.", "Report it."
-    )
-    raise ExtensionError(problems or [extra])
+    for form, id_ in expected.items():
+        if found.get(form) != id_:
+            fact = f"The library gives it the id {found.get(form)} where it should have {id_}."
+            mend = 'Use ids="append", or give each token its id in a mapping.'
+            yield Finding("id-unreachable", Severity.ERROR, shown(form), fact, mend)
+    if len(found) > len(expected):
+        fact = "The library gave it tokens that nobody added."
+        yield Finding("old-ids-changed", Severity.ERROR, "the vocabulary", fact)
 
 
 def _library() -> Any:  # noqa: ANN401 - a module

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 VOCAB_DIR = "GUARDTOK_VOCAB_DIR"
 """The environment variable that names a folder of rank files."""
 
+_MANIFEST = ".extension.json"
+"""How the name of a manifest ends; `guardtok.manifest`, which loads pydantic, is imported where one is read."""
+
 MAX_FILE_BYTES = 64_000_000
 CONNECT_SECONDS = 3.0
 
@@ -55,7 +58,8 @@ def load_tokenizer(
 
     Args:
         tokenizer: A name out of `tokenizer_names`; a path to a rank file that guardtok knows by its hash (a string
-            counts as a path if it holds a separator or ends in `.tiktoken`); a `tiktoken.Encoding`; or an object that
+            counts as a path if it holds a separator or ends in `.tiktoken` or `.extension.json`); the path of the
+            manifest of an extension; what `guardtok.extend` returned; a `tiktoken.Encoding`; or an object that
             already is a `Tokenizer`, which is returned as it is. Named tokenizers are kept for the next call.
         engine: What encodes ordinary text, to the same ids: `tiktoken`; with `guardtok[fast]` also `gigatoken` or
             `riptoken`; or `auto`, the fastest that is installed and was compared for this vocabulary, else tiktoken.
@@ -110,7 +114,7 @@ def _load(tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | Ex
 
 
 def _is_path(text: str) -> bool:
-    return text.endswith(".tiktoken") or "/" in text or os.sep in text
+    return text.endswith((".tiktoken", _MANIFEST)) or "/" in text or os.sep in text
 
 
 # What a name means is pinned by hashes, so a kept tokenizer is the right one wherever its file was found. The folder is
@@ -155,6 +159,10 @@ def _load_path(path: Path) -> Tokenizer:
             f"There is no file {_shown(path)}. Give a rank file that is there, or one of the names "
             f"{', '.join(VOCABULARIES)}.{near_match(path.name.removesuffix('.tiktoken'), VOCABULARIES)}"
         )
+    if path.name.endswith(_MANIFEST):
+        from guardtok.manifest import load_manifest
+
+        return load_manifest(data, path, _load)
     found = hashlib.sha256(data).hexdigest()
     for vocabulary in VOCABULARIES.values():
         if vocabulary.file.sha256 == found:

@@ -1,4 +1,4 @@
-"""What a check of a vocabulary, a model or a checkpoint found: a code that stays, how bad it is, where, and the mend."""
+"""What a check of a vocabulary, a model or a checkpoint found: a code that stays, how bad, where, the mend."""
 
 from __future__ import annotations
 

@@ -210,9 +210,9 @@ def _check_request(forms: Sequence[str], ids: object) -> Iterator[Finding]:
             fact = f"The token is given {number} times."
             yield Finding("form-twice", Severity.ERROR, shown(form), fact, "Give it once.")
     if isinstance(ids, Mapping):
-        strange: list[object] = [form for form in ids if form not in times]
+        strange = [form for form in ids if form not in times]
         for form in strange:
-            where = shown(form) if isinstance(form, str) else f"a {type(form).__name__}"
+            where = shown(str(form))
             fact = "`ids` has an id for it, and it is no new token."
             yield Finding("id-of-nothing", Severity.ERROR, where, fact, "Add the token, or take its id out.")
         if not strange:
@@ -244,7 +244,7 @@ def _too_few(base: Tokenizer, scheme: str, there: int, wanted: int) -> Finding:
     return Finding("too-few-ids", Severity.ERROR, base.name, fact, mend)
 
 
-def _refuse(  # noqa: PLR0913 - what is asked of two tables
+def _refuse(  # noqa: PLR0913, PLR0917 - what is asked of two tables
     base: Tokenizer, form: str, id_: int, own: Mapping[str, int], slots: Mapping[int, str], scheme: str
 ) -> Finding | None:
     """Return why the base stands against a token under an id, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CORPUS = (
     "The quick brown fox jumps over the lazy dog. It's 5 o'clock; they'll say \"don't\" - won't they?",
-    "Dear Sir or Madam,\n\nthank you for your letter of 1 March 2024 (ref. 4711/B).\r\nYours sincerely\n\n\tA. N. Other",
+    "Dear Sir or Madam,\n\nthanks for your letter of 1 March 2024 (ref. 4711/B).\r\nYours sincerely\n\n\tA. N. Other",
     "the user asked the assistant to call a tool with the new system token and to think about the end of the text",
     'def f(x: int) -> dict[str, int]:\n    """Return it."""\n    return {"a": x ** 2, \'b\': x // 3}  # TODO\n',
     "for (let i = 0; i < n && a[i] >= 0; ++i) { s += `${a[i]}\\n`; } /* <!-- --> */ #include <stdio.h>\n",

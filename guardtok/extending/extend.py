@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from guardtok.adapters.tiktoken import TiktokenTokenizer
-from guardtok.added_tokens import add_tokens, is_huggingface, read_tokenizer_file
+from guardtok.building import build, resolve
 from guardtok.encodings import load_tokenizer, tokenizer_names
-from guardtok.errors import ExtensionError, TokenizerError
+from guardtok.errors import ExtensionError
 from guardtok.extended import Extended
 from guardtok.extending.built import check_contexts, check_old_ids, check_ordinary
 from guardtok.extending.forms import check_base, check_ids, check_overlaps, check_spelling
 from guardtok.extending.reading import reading
-from guardtok.extension import Extension, NewToken, Placement
+from guardtok.extension import Extension, NewToken
 from guardtok.finding import Finding, Report, Severity
 from guardtok.placing import Scheme, place
 from guardtok.violation import visible
@@ -60,7 +59,7 @@ def extend(
         UnknownTokenizerError: No tokenizer has the base's name.
         MissingExtraError: The base needs a library that is not installed.
     """
-    library, tokenizer = _resolve(base)
+    library, tokenizer = resolve(base, load_tokenizer)
     if overlap not in {"refuse", "longest"}:
         fact, mend = "There is no such way to treat overlaps.", "Say refuse or longest."
         raise ExtensionError([Finding("overlap-invalid", Severity.ERROR, "overlap", fact, mend)])
@@ -97,41 +96,6 @@ def extend(
     return Extended(extension, bound, made, Report(tuple(findings)))
 
 
-def build(library: object, tokenizer: Tokenizer, placed: Sequence[Placed], name: str) -> Any:  # noqa: ANN401 - the library's own
-    """Return the library's object with the new tokens; nothing is checked.
-
-    Args:
-        library: A `tiktoken.Encoding`, a `tokenizers.Tokenizer`, or a fast tokenizer of transformers.
-        tokenizer: The same as guardtok binds it.
-        placed: The tokens with their ids.
-        name: The new name, where the library's objects have one.
-
-    Raises:
-        TokenizerError: The library cannot build it.
-    """
-    if isinstance(tokenizer, TiktokenTokenizer):
-        fresh = {each.form: each.id for each in placed if each.placement is not Placement.PRESENT}
-        return tokenizer.extended(name, fresh, {each.replaces for each in placed if each.replaces}).encoding
-    return add_tokens(library, placed)
-
-
-def _resolve(base: object) -> tuple[Any, Tokenizer]:
-    """Return the library's object that is meant, and the same as guardtok binds it."""
-    if isinstance(base, str) and base.endswith("tokenizer.json"):
-        base = read_tokenizer_file(base)
-    if isinstance(base, Extended):
-        base = base.encoding
-    tokenizer = load_tokenizer(base)  # type: ignore[arg-type]  # It refuses what is none.
-    if isinstance(tokenizer, TiktokenTokenizer):
-        return tokenizer.encoding, tokenizer
-    if is_huggingface(base):
-        return base, tokenizer
-    raise TokenizerError(
-        f"A {type(base).__name__} cannot be extended. Give a tiktoken.Encoding, a tokenizers.Tokenizer, a fast "
-        "tokenizer of transformers, or a name or path that leads to one."
-    )
-
-
 def _check_name(name: str | None, base: Tokenizer, placed: Sequence[Placed]) -> str:
     """Return the new name.
 
@@ -142,9 +106,8 @@ def _check_name(name: str | None, base: Tokenizer, placed: Sequence[Placed]) -> 
         facts = json.dumps([base.fingerprint, [(each.form, each.id) for each in placed]])
         stem = re.sub(r"[^A-Za-z0-9._+-]", "-", base.name.rpartition("/")[2])[:48].lstrip("._+-") or "extended"
         return f"{stem}+{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        shown = visible(name[:64]) if isinstance(name, str) else type(name).__name__
-        fact = f"{shown!r} is no name."
+    if not _NAME.fullmatch(name):
+        fact = f"{visible(name[:64])!r} is no name."
         mend = "Use up to 64 letters, digits, `.`, `_`, `+` and `-`, the first a letter or a digit."
         raise ExtensionError([Finding("name-invalid", Severity.ERROR, "name", fact, mend)])
     if name == base.name or name in tokenizer_names():

@@ -61,7 +61,9 @@ def check_spelling(
     old = [token.form for token in base.control_tokens if token.form not in replaced]
     yield from _check_twins(new, old, normalize)
     ordinary = AhoCorasick(new, matchkind=MatchKind.Standard)
-    frequent = Counter(index for text in CORPUS for index, _, _ in ordinary.find_matches_as_indexes(text, True))
+    frequent = Counter(
+        index for text in CORPUS for index, _, _ in ordinary.find_matches_as_indexes(text, overlapping=True)
+    )
     for index, form in enumerate(new):
         where = shown(form)
         if frequent[index]:
@@ -107,7 +109,7 @@ def check_overlaps(base: Tokenizer, tokens: Sequence[NewToken], *, longest: bool
     inside = AhoCorasick(every, matchkind=MatchKind.Standard)
     firsts = {form[0] for form in every}
     for form in every:
-        for index, start, _ in inside.find_matches_as_indexes(form, True):
+        for index, start, _ in inside.find_matches_as_indexes(form, overlapping=True):
             other = every[index]
             if start > 0 and (form in new or other in new):
                 fact = f"It holds {shown(other)}, another token; where both are parsed, the outer one is read."

@@ -51,7 +51,7 @@ def reading(of: object) -> Reading:
     if isinstance(of, Tokenizer):
         return _read_guardtok(of)
     raise TokenizerError(
-        f"A {type(of).__name__} cannot be read here. Give a tiktoken.Encoding, a tokenizers.Tokenizer, a fast tokenizer "
+        f"A {type(of).__name__} is no tokenizer. Give a tiktoken.Encoding, a tokenizers.Tokenizer, a fast tokenizer "
         "of transformers, or a guardtok tokenizer."
     )
 
