@@ -86,7 +86,7 @@ def write_manifest(extended: Extended, folder: str | os.PathLike[str], base: str
             default its own name.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file cannot be written, or is there already.
     """
     extension = extended.extension
     tree: dict[str, Any] = {
@@ -105,13 +105,23 @@ def write_manifest(extended: Extended, folder: str | os.PathLike[str], base: str
     }
     tree["sha256"] = _digest(tree)
     path = Path(folder, extension.name + SUFFIX)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_new(path, (json.dumps(tree, indent=1) + "\n").encode())
     return path
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; a `FileExistsError` where it is there already.
+    """
+    with path.open("xb") as file:
+        try:
+            file.write(data)
+            file.flush()
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def read_manifest(data: bytes, place_: str) -> tuple[Extension, Report, str]:

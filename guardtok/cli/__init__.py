@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from guardtok.cli.demo import demo
+from guardtok.cli.extending import extend
 from guardtok.cli.guarding import check, encode
 from guardtok.cli.policies import policy
 from guardtok.cli.sanitizing import sanitize
@@ -57,7 +58,7 @@ def cli() -> None:
     """  # noqa: D301 - click looks for this character
 
 
-for _command in (demo, encode, check, sanitize, policy, tokens):
+for _command in (demo, encode, check, sanitize, policy, tokens, extend):
     cli.add_command(_command)
 
 

@@ -14,6 +14,7 @@ from guardtok.engines.compared import rank_file
 from guardtok.errors import MissingExtraError, TokenizerError, is_failure
 from guardtok.extending.compare import compare
 from guardtok.extension import Placement
+from guardtok.manifest import write_new
 from guardtok.placing import Placed
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from guardtok.extended import Extended
 
-_PLUGIN = '''"""An encoding for tiktoken: put the folder above this one on sys.path, then tiktoken.get_encoding({name!r})."""
+_PLUGIN = '''"""For tiktoken: put the folder above this one on sys.path, then tiktoken.get_encoding({name!r})."""
 
 import base64
 import hashlib
@@ -73,8 +74,8 @@ def write_plugin(extended: Extended, folder: Path) -> list[Path]:
     inside = folder / "tiktoken_ext"
     inside.mkdir(exist_ok=True)
     paths = [inside / f"{module}.tiktoken", inside / f"{module}.py"]
-    paths[0].write_bytes(ranks)
-    paths[1].write_text(source, encoding="utf-8")
+    write_new(paths[0], ranks)
+    write_new(paths[1], source.encode())
     return paths
 
 
@@ -95,7 +96,7 @@ def write_tokenizer_json(extended: Extended, folder: Path) -> list[Path]:
         if difference is not None:
             raise TokenizerError(f"No tokenizer.json is written, for it would read text differently: {difference}.")
     path = folder / "tokenizer.json"
-    path.write_text(made.to_str(pretty=True), encoding="utf-8")
+    write_new(path, made.to_str(pretty=True).encode())
     return [path]
 
 
