@@ -33,6 +33,8 @@ SUFFIX = ".extension.json"
 VERSION = 1
 """Version of the file."""
 
+_CHAINED = "The base of a manifest is no extension itself. Extend the first base by all tokens at once."
+
 _Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 _Fingerprint = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 _Form = Annotated[str, Field(min_length=1, max_length=MAX_FORM_CHARS)]
@@ -86,9 +88,12 @@ def write_manifest(extended: Extended, folder: str | os.PathLike[str], base: str
             default its own name.
 
     Raises:
+        VocabularyError: The base is an extension itself.
         OSError: The file cannot be written, or is there already.
     """
     extension = extended.extension
+    if base is not None and base.endswith(SUFFIX):
+        raise VocabularyError(_CHAINED)
     tree: dict[str, Any] = {
         "guardtok_extension": VERSION,
         "name": extension.name,
@@ -173,7 +178,7 @@ def load_manifest(data: bytes, path: Path, load: Callable[[Any], Tokenizer]) -> 
     shown = visible(str(path))[:200]
     extension, _, base = read_manifest(data, shown)
     if base.endswith(SUFFIX):
-        raise VocabularyError(f"{shown}: its base is an extension too. Extend the first base by all tokens at once.")
+        raise VocabularyError(f"{shown}: {_CHAINED}")
     library, tokenizer = resolve(str(path.parent / base) if _is_path(base) else base, load)
     if tokenizer.fingerprint != extension.base_fingerprint:
         raise TokenizerMismatchError(

@@ -82,6 +82,8 @@ def extend(  # noqa: PLR0913 - one word for each option
 
     if others and out is None:
         raise click.UsageError("--write belongs to --out, which says where.")
+    if out is not None and base.endswith(".extension.json"):
+        raise MistakeError("BASE is an extension itself. Extend the first base by all tokens at once.")
     pinned = dict(_pinned(pairs))
     if len(pinned) < len(pairs):
         raise click.UsageError("--id names a token twice.")
