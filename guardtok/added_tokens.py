@@ -61,6 +61,9 @@ def add_tokens(tokenizer: Any, placed: Sequence[Placed]) -> Any:  # noqa: ANN401
             f"A {type(tokenizer).__name__} is a slow tokenizer, whose rules are Python. Load the fast one, with "
             "AutoTokenizer.from_pretrained(…, use_fast=True)."
         )
+    problems = list(_spelled_alike(backend.get_vocab(), placed))
+    if problems:
+        raise ExtensionError(problems)
     text = _call("write it out", backend.to_str)
     made, problems = _make(text, backend, placed, pinned=False)
     if problems:
@@ -74,6 +77,18 @@ def add_tokens(tokenizer: Any, placed: Sequence[Placed]) -> Any:  # noqa: ANN401
     fast = copy.deepcopy(tokenizer)
     fast._tokenizer = made  # noqa: SLF001 - transformers has no public way to change it
     return fast
+
+
+def _spelled_alike(vocab: Mapping[str, int], placed: Sequence[Placed]) -> Iterator[Finding]:
+    """Yield the tokens whose form is how the model spells an ordinary token.
+
+    The library knows a token by its string alone, so the two would be one. In a byte-level vocabulary the string need
+    not even be the text: `§` is the letter for the byte 0xA7.
+    """
+    for token in placed:
+        if vocab.get(token.form, token.id) != token.id:
+            fact = f"The model's vocabulary spells its ordinary token {vocab[token.form]} so."
+            yield Finding("form-taken", Severity.ERROR, shown(token.form), fact, "Spell the token differently.")
 
 
 def _make(text: str, old: Any, placed: Sequence[Placed], *, pinned: bool) -> tuple[Any, list[Finding]]:  # noqa: ANN401 - as above

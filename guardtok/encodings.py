@@ -154,15 +154,15 @@ def _registered_names() -> list[str]:
 
 def _load_path(path: Path) -> Tokenizer:
     data = _read(path)
+    if data is not None and path.name.endswith(_MANIFEST):
+        from guardtok.manifest import load_manifest
+
+        return load_manifest(data, path, _load)
     if data is None:
         raise UnknownTokenizerError(
             f"There is no file {_shown(path)}. Give a rank file that is there, or one of the names "
             f"{', '.join(VOCABULARIES)}.{near_match(path.name.removesuffix('.tiktoken'), VOCABULARIES)}"
         )
-    if path.name.endswith(_MANIFEST):
-        from guardtok.manifest import load_manifest
-
-        return load_manifest(data, path, _load)
     found = hashlib.sha256(data).hexdigest()
     for vocabulary in VOCABULARIES.values():
         if vocabulary.file.sha256 == found:

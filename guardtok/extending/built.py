@@ -46,7 +46,7 @@ _TOGETHER = 512
 _SHOWN = 8
 
 
-def check_old_ids(base: Tokenizer, new: Tokenizer, tokens: Sequence[NewToken]) -> Iterator[Finding]:
+def check_old_ids(where: str, base: Tokenizer, new: Tokenizer, tokens: Sequence[NewToken]) -> Iterator[Finding]:
     """Yield whether every id of the base stands for the bytes that it stood for, replaced slots apart."""
     replaced = {token.id for token in tokens if token.replaces is not None}
     count, changed = 0, []
@@ -60,25 +60,27 @@ def check_old_ids(base: Tokenizer, new: Tokenizer, tokens: Sequence[NewToken]) -
     if changed:
         fact = f"{len(changed):,} old ids stand for other bytes than before: {', '.join(map(str, changed[:_SHOWN]))}."
         mend = "The library placed a token elsewhere than it was told; report this."
-        yield Finding("old-ids-changed", Severity.ERROR, new.name, fact, mend)
+        yield Finding("old-ids-changed", Severity.ERROR, where, fact, mend)
     else:
-        yield Finding("old-ids-kept", Severity.NOTE, new.name, f"All {count:,} other ids stand for the same bytes.")
+        yield Finding("old-ids-kept", Severity.NOTE, where, f"All {count:,} other ids stand for the same bytes.")
 
 
-def check_ordinary(base: Reading, new: Reading, tokens: Sequence[NewToken]) -> Iterator[Finding]:
+def check_ordinary(where: str, base: Reading, new: Reading, tokens: Sequence[NewToken]) -> Iterator[Finding]:
     """Yield whether text without any new token is read as before."""
     free = [text for text in CORPUS if not any(token.form in text for token in tokens)]
     changed = [text for text in free if base.encode(text) != new.encode(text)]
     if changed:
         fact = f"{len(changed)} of {len(free)} samples of ordinary text come out as other ids, without any new token."
         mend = "The library reads text differently now; report this."
-        yield Finding("ordinary-changed", Severity.ERROR, new.name, fact, mend)
+        yield Finding("ordinary-changed", Severity.ERROR, where, fact, mend)
     else:
         fact = f"{len(free)} samples of ordinary text come out as the same ids."
-        yield Finding("ordinary-kept", Severity.NOTE, new.name, fact)
+        yield Finding("ordinary-kept", Severity.NOTE, where, fact)
 
 
-def check_contexts(base: Reading, new: Reading, tokens: Sequence[NewToken], *, longest: bool) -> Iterator[Finding]:
+def check_contexts(
+    where: str, base: Reading, new: Reading, tokens: Sequence[NewToken], *, longest: bool
+) -> Iterator[Finding]:
     """Yield whether each new token is read as its id, once, whatever stands left and right of it, and decodes back."""
     broken: dict[str, str] = {}
     for left, right in CONTEXTS:
@@ -97,7 +99,7 @@ def check_contexts(base: Reading, new: Reading, tokens: Sequence[NewToken], *, l
             yield Finding("context", Severity.ERROR, shown(form), fact, "Spell it differently.")
     if not broken:
         fact = f"{len(tokens):,} tokens come out as their ids in {len(CONTEXTS)} contexts, and decode to what went in."
-        yield Finding("contexts-kept", Severity.NOTE, new.name, fact)
+        yield Finding("contexts-kept", Severity.NOTE, where, fact)
 
 
 def _reads(new: Reading, tokens: Sequence[NewToken], left: str, right: str, *, exact: bool) -> bool:

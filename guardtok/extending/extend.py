@@ -80,9 +80,9 @@ def extend(
     made = build(library, tokenizer, placed, named)
     bound = load_tokenizer(made)
     before, after = reading(library), reading(made)
-    findings += check_old_ids(tokenizer, bound, news)
-    findings += check_ordinary(before, after, news)
-    findings += check_contexts(before, after, news, longest=longest)
+    findings += check_old_ids(named, tokenizer, bound, news)
+    findings += check_ordinary(named, before, after, news)
+    findings += check_contexts(named, before, after, news, longest=longest)
     _raise_for(findings)
     extension = Extension(
         name=named,
