@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,6 +257,20 @@ def test_a_refusal_in_json_has_the_findings() -> None:
     ran = guardtok("extend", "guardtok", "-a", "<|x|>", "-a", "<|x|>y", "--format", "json")
     assert ran.status == 2
     assert [finding["code"] for finding in ran.objects[0]["findings"]] == ["overlap-prefix"]
+
+
+def test_the_page_shows_what_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vocab: Callable[[str], Any]
+) -> None:
+    """The examples of `docs/extending.md` give what stands there, and its commands run in their order."""
+    vocab("gpt2")
+    page = Path(__file__).parent.parent / "docs" / "extending.md"
+    tried = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert (tried.failed, tried.attempted) == (0, 11)
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^\$ guardtok (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) == 2
+    assert [guardtok(*shlex.split(command)).status for command in commands] == [0, 0]
 
 
 def test_every_error_is_guardtoks(manifest: Path) -> None:
