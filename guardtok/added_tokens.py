@@ -17,6 +17,7 @@ from guardtok.placing import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from guardtok.placing import Placed
 
@@ -30,14 +31,27 @@ def is_huggingface(tokenizer: object) -> bool:
     )
 
 
-def read_tokenizer_file(path: str) -> Any:  # noqa: ANN401 - a type of a library that may not be installed
+def read_tokenizer_file(path: Path) -> Any:  # noqa: ANN401 - a type of a library that may not be installed
     """Return the `tokenizers.Tokenizer` of a `tokenizer.json`.
 
     Raises:
         MissingExtraError: `tokenizers` is not installed.
         TokenizerError: The file cannot be read.
     """
-    return _call("read the file", _library().Tokenizer.from_file, path)
+    return _call("read the file", _library().Tokenizer.from_file, str(path))
+
+
+def copy_plain(tokenizer: Any) -> Any:  # noqa: ANN401 - as above
+    """Return a `tokenizers.Tokenizer` that reads as this one does, but cuts and fills nothing and parses every token.
+
+    Raises:
+        MissingExtraError: `tokenizers` is not installed.
+        TokenizerError: A slow tokenizer, or one with a part that is written in Python.
+    """
+    made = _call("read what it wrote", _library().Tokenizer.from_str, _call("write it out", _backend(tokenizer).to_str))
+    made.no_truncation()
+    made.no_padding()
+    return made
 
 
 def add_tokens(tokenizer: Any, placed: Sequence[Placed]) -> Any:  # noqa: ANN401 - as above
@@ -55,12 +69,7 @@ def add_tokens(tokenizer: Any, placed: Sequence[Placed]) -> Any:  # noqa: ANN401
         TokenizerError: A slow tokenizer, or one with a part that is written in Python.
         ExtensionError: The library cannot give a token its id, or would move another; it is a `TokenizerError`.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not hasattr(backend, "to_str"):
-        raise TokenizerError(
-            f"A {type(tokenizer).__name__} is a slow tokenizer, whose rules are Python. Load the fast one, with "
-            "AutoTokenizer.from_pretrained(…, use_fast=True)."
-        )
+    backend = _backend(tokenizer)
     problems = list(_spelled_alike(backend.get_vocab(), placed))
     if problems:
         raise ExtensionError(problems)
@@ -89,6 +98,16 @@ def _spelled_alike(vocab: Mapping[str, int], placed: Sequence[Placed]) -> Iterat
         if vocab.get(token.form, token.id) != token.id:
             fact = f"The model's vocabulary spells its ordinary token {vocab[token.form]} so."
             yield Finding("form-taken", Severity.ERROR, shown(token.form), fact, "Spell the token differently.")
+
+
+def _backend(tokenizer: Any) -> Any:  # noqa: ANN401 - as above
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if hasattr(backend, "to_str"):
+        return backend
+    raise TokenizerError(
+        f"A {type(tokenizer).__name__} is a slow tokenizer, whose rules are Python. Load the fast one, with "
+        "AutoTokenizer.from_pretrained(…, use_fast=True)."
+    )
 
 
 def _make(text: str, old: Any, placed: Sequence[Placed], *, pinned: bool) -> tuple[Any, list[Finding]]:  # noqa: ANN401 - as above

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardtok.adapters.tiktoken import TiktokenTokenizer
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from guardtok.tokenizer import Tokenizer
 
 
+_FILE = "tokenizer.json"
+
+
 def resolve(base: object, load: Callable[[Any], Tokenizer]) -> tuple[Any, Tokenizer]:
     """Return the library's object that is meant by a base, and the same as guardtok binds it.
 
@@ -30,11 +35,12 @@ def resolve(base: object, load: Callable[[Any], Tokenizer]) -> tuple[Any, Tokeni
     """
     if isinstance(base, Extended):
         base = base.encoding
-    elif str(base).endswith("tokenizer.json"):
-        base = read_tokenizer_file(str(base))
     tokenizer = load(base)
     if isinstance(tokenizer, TiktokenTokenizer):
         return tokenizer.encoding, tokenizer
+    if isinstance(base, (str, os.PathLike)):
+        path = Path(base)
+        base = read_tokenizer_file(path / _FILE if path.is_dir() else path)
     if is_huggingface(base):
         return base, tokenizer
     raise TokenizerError(

@@ -199,7 +199,7 @@ def _check_request(forms: Sequence[str], ids: object) -> Iterator[Finding]:
         yield Finding("form-invalid", Severity.ERROR, "the tokens", fact, "Put the token into a list.")
         return
     if len(forms) > MAX_TOKENS:
-        fact = f"There are {len(forms):,} of them, more than {MAX_TOKENS:,}."
+        fact = f"There are more than {MAX_TOKENS:,} of them."
         mend = "What ordinary text is made of belongs into the vocabulary's merges: train those."
         yield Finding("too-many-tokens", Severity.ERROR, "the tokens", fact, mend)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,8 @@ def test_a_mapping_may_name_a_slot_and_leave_tokens_out() -> None:
         (["x" * (MAX_FORM_CHARS + 1)], "auto", "form-invalid"),
         ("<|x|>", "auto", "form-invalid"),
         pytest.param(b"<|x|>", "auto", "form-invalid", id="bytes"),
+        ([], "auto", "form-invalid"),
+        (None, "auto", "form-invalid"),
         (["<|x|>", "<|x|>"], "auto", "form-twice"),
         ([f"<|{i}|>" for i in range(100_000)], "auto", "too-many-tokens"),
         (["<|x|>"], "gap", "ids-invalid"),
@@ -356,6 +359,13 @@ def test_a_refused_text_names_the_new_token() -> None:
     policy = Policy.parse("guardtok: 1\nsources: {user: {default: block}}\nlookalikes: ignore\n")
     with pytest.raises(RefusedError):
         Guard(policy, extend(BASE, ["<|x|>"]).tokenizer, sinks=()).encode("<|x|>", source="user")
+
+
+def test_any_iterable_of_tokens_will_do() -> None:
+    """And one without an end is refused."""
+    assert extend(BASE, (f"<|{i}|>" for i in range(3))).extension.rows == 1006
+    with pytest.raises(ExtensionError, match="too-many-tokens"):
+        extend(BASE, (f"<|{i}|>" for i in itertools.count()))
 
 
 def test_load_tokenizer_takes_what_extend_returned() -> None:

@@ -196,6 +196,18 @@ def test_a_planted_difference_is_found(forms: list[str], data: st.DataObject) ->
     assert compare(left, made(ids)) is None
 
 
+def test_what_cuts_and_fills_a_text_is_no_difference() -> None:
+    """Truncation and padding are settings of a run; two tokenizers would look alike, or differ, for nothing."""
+    plain, cut = to_tokenizers(BASE), to_tokenizers(BASE)
+    cut.enable_truncation(1)
+    cut.enable_padding(length=7)
+    assert compare(plain, cut) is None
+    changed = add_tokens(cut, placed(x=2000))
+    found = compare(cut, changed)
+    assert found is not None
+    assert found.text == "<x>"
+
+
 def test_what_cannot_be_compared() -> None:
     """Something that is no tokenizer is a typed error."""
     with pytest.raises(TokenizerError, match="is no tokenizer"):

@@ -83,8 +83,9 @@ def check_contexts(
 ) -> Iterator[Finding]:
     """Yield whether each new token is read as its id, once, whatever stands left and right of it, and decodes back."""
     broken: dict[str, str] = {}
+    # Some vocabularies cannot write every text, whatever is added to them.
+    exact = all(base.decode(base.encode(text)) == text for text in CORPUS)
     for left, right in CONTEXTS:
-        exact = base.decode(base.encode(left + right)) == left + right
         waiting = iter(tokens)
         while some := list(islice(waiting, _TOGETHER)):
             if not _reads(new, some, left, right, exact=exact):
@@ -98,7 +99,8 @@ def check_contexts(
         else:
             yield Finding("context", Severity.ERROR, shown(form), fact, "Spell it differently.")
     if not broken:
-        fact = f"{len(tokens):,} tokens come out as their ids in {len(CONTEXTS)} contexts, and decode to what went in."
+        fact = f"{len(tokens):,} tokens come out as their ids in {len(CONTEXTS)} contexts"
+        fact += ", and decode to what went in." if exact else "; the base does not decode every text to what went in."
         yield Finding("contexts-kept", Severity.NOTE, where, fact)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from guardtok.building import build, resolve
@@ -16,12 +18,12 @@ from guardtok.extending.forms import check_base, check_ids, check_overlaps, chec
 from guardtok.extending.reading import reading
 from guardtok.extension import Extension, NewToken
 from guardtok.finding import Finding, Report, Severity
-from guardtok.placing import Scheme, place
+from guardtok.placing import MAX_TOKENS, Scheme, place
 from guardtok.violation import visible
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from guardtok.placing import Placed
     from guardtok.tokenizer import Tokenizer
@@ -31,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 def extend(
     base: object | str | os.PathLike[str],
-    tokens: Sequence[str],
+    tokens: Iterable[str],
     ids: Scheme = "auto",
     name: str | None = None,
     *,
@@ -64,7 +66,7 @@ def extend(
         fact, mend = "There is no such way to treat overlaps.", "Say refuse or longest."
         raise ExtensionError([Finding("overlap-invalid", Severity.ERROR, "overlap", fact, mend)])
     longest = overlap == "longest"
-    placed = place(tokenizer, tokens, ids, replace=True)
+    placed = place(tokenizer, _listed(tokens), ids, replace=True)
     named = _check_name(name, tokenizer, placed)
     news = tuple(
         NewToken(each.form, each.id, each.placement, _pieces(tokenizer, each.form), each.replaces) for each in placed
@@ -114,6 +116,21 @@ def _check_name(name: str | None, base: Tokenizer, placed: Sequence[Placed]) -> 
         fact = f"{name!r} is the name of a vocabulary that is there, and two that differ must not share one."
         raise ExtensionError([Finding("name-taken", Severity.ERROR, "name", fact, "Choose another one.")])
     return name
+
+
+def _listed(tokens: object) -> Sequence[str]:
+    """Return the tokens as a list, however many there are; a string stays one, to be refused.
+
+    Raises:
+        ExtensionError: There are none.
+    """
+    if isinstance(tokens, (str, bytes)):
+        return tokens  # type: ignore[return-value]  # It is refused.
+    some = list(islice(tokens, MAX_TOKENS + 1)) if isinstance(tokens, Iterable) else []
+    if not some:
+        fact, mend = "There is no token to add.", "Give a list with at least one string."
+        raise ExtensionError([Finding("form-invalid", Severity.ERROR, "the tokens", fact, mend)])
+    return some
 
 
 def _pieces(tokenizer: Tokenizer, form: str) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ahocorasick_rs import AhoCorasick, MatchKind
 
+from guardtok.added_tokens import copy_plain
 from guardtok.errors import TokenizerError, is_failure
 from guardtok.tokenizer import Tokenizer
 
@@ -66,7 +67,7 @@ def _read_tiktoken(encoding: tiktoken.Encoding) -> Reading:
 
 
 def _read_huggingface(tokenizer: Any) -> Reading:  # noqa: ANN401 - a type of a library that may not be installed
-    inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    inner = copy_plain(tokenizer)
     added = {token.content: id_ for id_, token in inner.get_added_tokens_decoder().items()}
     name = type(tokenizer).__name__
     return Reading(
