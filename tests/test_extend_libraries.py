@@ -25,6 +25,7 @@ from guardtok.errors import ExtensionError, MissingExtraError, TokenizerError
 from guardtok.extending.compare import compare
 from guardtok.extending.formats import to_onig, to_tokenizers, write_plugin, write_tokenizer_json
 from guardtok.extension import Placement
+from guardtok.manifest import write_manifest
 from guardtok.placing import Placed
 from guardtok.vocabularies import EMBEDDED_PATTERN
 
@@ -291,3 +292,14 @@ def test_a_normaliser_that_makes_two_forms_one_is_found() -> None:
     base.normalizer = normalizers.NFKC()
     with pytest.raises(ExtensionError, match="form-twice"):
         extend(base, ["<\uff5cab\uff5c>"])
+
+
+@adapted
+def test_a_tokenizer_json_is_a_base_and_its_manifest_a_tokenizer(tmp_path: Path) -> None:
+    """By the file's path or its folder's, and found again from the manifest."""
+    to_tokenizers(BASE).save(str(tmp_path / "tokenizer.json"))
+    for base, name in ((tmp_path, "one"), (tmp_path / "tokenizer.json", "two")):
+        made = extend(base, ["<|tool|>"], name=name)
+        again = load_tokenizer(write_manifest(made, tmp_path, str(base)))
+        assert again.fingerprint == made.extension.fingerprint
+        assert again.control_tokens[-1].form == "<|tool|>"
