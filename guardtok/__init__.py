@@ -8,6 +8,8 @@ from guardtok.errors import GuardtokError as GuardtokError
 from guardtok.errors import PolicyError as PolicyError
 from guardtok.errors import RefusedError as RefusedError
 from guardtok.errors import VerificationError as VerificationError
+from guardtok.extended import Extended as Extended
+from guardtok.extending.extend import extend as extend
 from guardtok.guard import Guard as Guard
 from guardtok.guarded_encoding import GuardedEncoding as GuardedEncoding
 from guardtok.policy.model import Policy as Policy

@@ -25,6 +25,7 @@ from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.engines.choose import AUTO, TIKTOKEN
 from guardtok.engines.compared import RESULTS
 from guardtok.errors import EngineError, TokenizerError, UnknownTokenizerError, VocabularyError, near_match
+from guardtok.extended import Extended
 from guardtok.tokenizer import Tokenizer
 from guardtok.violation import visible
 from guardtok.vocabularies import EMBEDDED_FILE, VOCABULARIES, RankFile, Vocabulary
@@ -41,6 +42,9 @@ VOCAB_DIR = "GUARDTOK_VOCAB_DIR"
 
 TOKENIZER_FILE = "tokenizer.json"
 """What huggingface's libraries name the file that holds a tokenizer."""
+
+_MANIFEST = ".extension.json"
+"""How the name of a manifest ends; `guardtok.manifest`, which loads pydantic, is imported where one is read."""
 
 MAX_FILE_BYTES = 64_000_000
 CONNECT_SECONDS = 3.0
@@ -61,6 +65,7 @@ def load_tokenizer(
     | tiktoken.Encoding
     | tokenizers.Tokenizer
     | transformers.PreTrainedTokenizerFast
+    | Extended
     | Tokenizer,
     engine: str = TIKTOKEN,
 ) -> Tokenizer:
@@ -68,11 +73,12 @@ def load_tokenizer(
 
     Args:
         tokenizer: A name out of `tokenizer_names`; a path to a rank file that guardtok knows by its hash, to a
-            `tokenizer.json`, to a folder that holds one, to a `tekken.json` or to a SentencePiece `.model` (a string
-            counts as a path if it holds a separator or ends in `.tiktoken`, `.json`, `.model` or as Mistral's models
-            do); a `tiktoken.Encoding`; a `tokenizers.Tokenizer` or a fast tokenizer of transformers; an object of
-            mistral-common's or sentencepiece's; or an object that already is a `Tokenizer`, which is returned as it
-            is. Named tokenizers are kept for the next call.
+            `tokenizer.json`, to a folder that holds one, to a `tekken.json`, to a SentencePiece `.model` or to the
+            manifest of an extension (a string counts as a path if it holds a separator or ends in `.tiktoken`, `.json`,
+            `.model` or as Mistral's models do); what `guardtok.extend` returned; a `tiktoken.Encoding`; a
+            `tokenizers.Tokenizer` or a fast tokenizer of transformers; an object of mistral-common's or sentencepiece's;
+            or an object that already is a `Tokenizer`, which is returned as it is. Named tokenizers are kept for the
+            next call.
         engine: What encodes ordinary text, to the same ids: `tiktoken`; with `guardtok[fast]` also `gigatoken` or
             `riptoken`; or `auto`, the fastest that is installed and was compared for this vocabulary, else tiktoken.
 
@@ -107,6 +113,8 @@ def _equip(tokenizer: TiktokenTokenizer, engine: str, _results: str) -> Tokenize
 def _load(tokenizer: object) -> Tokenizer:
     import tiktoken
 
+    if isinstance(tokenizer, Extended):
+        return tokenizer.tokenizer
     if isinstance(tokenizer, TiktokenTokenizer):
         return tokenizer
     if isinstance(tokenizer, tiktoken.Encoding):
@@ -184,6 +192,10 @@ def _load_path(path: Path) -> Tokenizer:
     if path.joinpath(TOKENIZER_FILE).is_file():
         path /= TOKENIZER_FILE
     data = _read(path)
+    if data is not None and path.name.endswith(_MANIFEST):
+        from guardtok.manifest import load_manifest
+
+        return load_manifest(data, path, _load)
     if data is not None and path.suffix == ".json" and not mistral.is_tekken(path.name):
         return _read_json(path, data)
     if data is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from guardtok.resize.finding import Finding
+    from guardtok.finding import Finding
     from guardtok.violation import Violation
 
 
@@ -126,6 +126,26 @@ class ConformanceError(GuardtokError, AssertionError):
 
     def __reduce__(self) -> tuple[type[ConformanceError], tuple[str, str]]:
         return type(self), (self.check, self.fact)
+
+
+_SHOWN_FINDINGS = 8
+
+
+class ExtensionError(TokenizerError, ValueError):
+    """A vocabulary cannot be extended as asked; nothing was built.
+
+    Attributes:
+        findings: Everything that stands against it, and only that. The message shows the first eight.
+    """
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings: tuple[Finding, ...] = tuple(findings)
+        lines = [str(finding) for finding in self.findings[:_SHOWN_FINDINGS]]
+        more = len(self.findings) - len(lines)
+        super().__init__("\n".join(lines + ([f"… and {more:,} more"] if more else [])))
+
+    def __reduce__(self) -> tuple[type[ExtensionError], tuple[tuple[Finding, ...]]]:
+        return type(self), (self.findings,)
 
 
 class ViewError(GuardtokError, RuntimeError):
