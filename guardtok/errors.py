@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from guardtok.resize.finding import Finding
     from guardtok.violation import Violation
 
 
@@ -178,6 +179,31 @@ class StreamClosedError(GuardtokError, ValueError):
 
 class MissingExtraError(GuardtokError, ImportError):
     """A feature needs a package that an extra of guardtok installs."""
+
+
+class ResizeError(GuardtokError, ValueError):
+    """A model cannot be resized, or was resized and put back exactly as it was because a check failed.
+
+    Attributes:
+        findings: What the checks found; those of severity `error` are why this was raised.
+    """
+
+    def __init__(self, message: str, findings: Iterable[Finding] = ()) -> None:
+        self.message = message
+        self.findings: tuple[Finding, ...] = tuple(findings)
+        errors = [f"\n  {finding}" for finding in self.findings if finding.severity == "error"]
+        super().__init__(message + "".join(errors))
+
+    def __reduce__(self) -> tuple[type[ResizeError], tuple[str, tuple[Finding, ...]]]:
+        return type(self), (self.message, self.findings)
+
+
+class ModelChangedError(ResizeError):
+    """A model, its configs or its optimizer are no longer what was planned for; nothing was touched."""
+
+
+class FrozenRowsError(ResizeError):
+    """Rows that were to stay as they were have changed since the model was resized; `findings` name the tensors."""
 
 
 def is_failure(error: BaseException) -> bool:
