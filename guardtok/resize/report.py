@@ -16,10 +16,8 @@ _SHOWN = 12
 def show_plan(plan: ResizePlan) -> str:
     """Return a plan as lines of text."""
     rows = plan.rows
-    lines = [
-        f"Resize for {plan.extension.name}: {rows.old} rows become {rows.new} ({plan.added_bytes:+,} bytes; "
-        f"{plan.extra_bytes:,} beside the model meanwhile)"
-    ]
+    grows = f"{plan.added_bytes:+,} bytes; {plan.extra_bytes:,} beside the model meanwhile"
+    lines = [f"Resize for {plan.extension.name}: {rows.old} rows become {rows.new} ({grows})"]
     lines += [f"  {token.action:5} row {token.id}: {broken(token.form)}" for token in rows.tokens[:_SHOWN]]
     if len(rows.tokens) > _SHOWN:
         lines.append(f"  … and {len(rows.tokens) - _SHOWN} tokens more")

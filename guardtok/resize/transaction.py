@@ -219,9 +219,7 @@ def _swap(
 
 def _successor(old: Tensor, content: Tensor, dim: int, rows: RowPlan) -> Tensor:
     """Return what takes the place of a tensor: of its kind, with its gradient, hooks and marks."""
-    if not isinstance(old, nn.Parameter):
-        return content
-    new = nn.Parameter(content, requires_grad=old.requires_grad)
+    new = nn.Parameter(content, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else content.detach()
     vars(new).update(vars(old))
     if old.grad is not None:
         new.grad = grown(old.grad, dim, rows)
