@@ -131,7 +131,7 @@ def _share(mixture: Mixture, rows: RowPlan, budget: float) -> float:
     """Return the largest share of the pieces for which the certificate is within the budget; it is linear in it."""
     plain, leaning = mass(replace(mixture, share=0.0), rows), mass(replace(mixture, share=1.0), rows)
     room = math.expm1(budget) - plain
-    return 1.0 if leaning <= plain + room else max(0.0, room / (leaning - plain))
+    return 1.0 if leaning <= plain + max(0.0, room) else max(0.0, room / (leaning - plain))
 
 
 def mass(mixture: Mixture, rows: RowPlan, slack: Sequence[float] | None = None) -> float:

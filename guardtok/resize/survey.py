@@ -65,9 +65,11 @@ def survey(model: nn.Module, extension: Extension, optimizer: Optimizer | None, 
     found = places(model)
     named = {place.name: place for place in found}
     wide = {place.name for place in found if census.rows in place.tensor.shape and place.name not in wishes.waive}
-    rows, findings = plan_rows(extension, census.rows, multiple_of=wishes.multiple_of, allow_shrink=wishes.allow_shrink)
+    rows, unreadable = plan_rows(
+        extension, census.rows, multiple_of=wishes.multiple_of, allow_shrink=wishes.allow_shrink
+    )
     unsupported = find_unsupported(model, found, wide)
-    findings += [*census.findings, *unsupported]
+    findings = [*unreadable, *census.findings, *unsupported]
     if wishes.multiple_of is None and rows.old % _ROUND == 0 and rows.new % _ROUND:
         fact = f"{rows.old} is a multiple of {_ROUND}, {rows.new} is not."
         findings.append(Finding("odd-size", Severity.WARNING, "rows", fact, f"Say `multiple_of={_ROUND}`."))
@@ -79,7 +81,7 @@ def survey(model: nn.Module, extension: Extension, optimizer: Optimizer | None, 
         findings += find_optimizer_problems(optimizer, model, parameters)
     before = Before(Snapshot({}, {}, ()), {}, configs.numbers(), None, None)
     certificate = None
-    if census.tensors and not any(finding.severity == Severity.ERROR for finding in unsupported):
+    if census.tensors and not any(finding.severity == Severity.ERROR for finding in (*unreadable, *unsupported)):
         tables = {t.name: named[t.name].tensor.detach().movedim(t.dim, 0) for t in census.tensors}
         reading, trouble = _read(model, census, rows, wishes.probe)
         kept = kept_rows(rows)
