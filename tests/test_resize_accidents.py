@@ -507,3 +507,13 @@ def test_a_model_that_cannot_be_run_is_resized_without_scores() -> None:
     assert receipt.kl_measured is None
     assert receipt.kl_hidden is None
     assert plan_resize(Model(), extension(), probe=False).before.reading is None
+
+
+def test_a_model_that_gives_no_numbers_is_said_to() -> None:
+    """Scores that are NaN compare with nothing, so they must not pass for a divergence of nothing."""
+    model = Model()
+    with torch.no_grad():
+        model.body.inner.bias[0] = torch.nan
+    receipt = plan_resize(model, extension()).apply(model).receipt
+    assert "scores-not-finite" in {finding.code for finding in receipt.findings}
+    assert receipt.kl_measured is None

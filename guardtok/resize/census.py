@@ -50,7 +50,7 @@ class VocabTensor:
         dim: Which dimension is the vocabulary.
         shape: Its shape.
         dtype: Its type, as torch writes it.
-        kind: `parameter` or `buffer`.
+        kind: As that of its `Place`.
         size: Bytes it takes.
     """
 

@@ -47,7 +47,7 @@ def measured_kl(logits: Tensor, kept: Tensor) -> float:
         logits: A row of scores for each position, in the order of ids.
         kept: Which ids stay as they were; every other one is new.
     """
-    scores = logits.double()
+    scores = logits.detach().double()
     whole = torch.logsumexp(scores, 1)
     old = torch.logsumexp(scores[:, kept.to(scores.device)], 1)
     return float((whole - old).max().clamp_min(0))

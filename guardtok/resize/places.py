@@ -28,7 +28,8 @@ class Place:
         owner: That module.
         attribute: Its name there.
         tensor: The tensor.
-        kind: `parameter`, `buffer`, or `attribute`: a plain one, which `state_dict` does not know.
+        kind: `parameter`, `buffer`, `passing` for a buffer that is not saved, or `attribute` for a tensor that is not
+            registered at all.
     """
 
     name: str
@@ -50,7 +51,8 @@ def _places(model: nn.Module) -> Iterator[Place]:
         for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
             yield Place(prefix + name, module, owner, name, parameter, "parameter")
         for name, buffer in owner.named_buffers(recurse=False, remove_duplicate=False):
-            yield Place(prefix + name, module, owner, name, buffer, "buffer")
+            passing = name in owner._non_persistent_buffers_set  # noqa: SLF001 - torch has no public way to see it
+            yield Place(prefix + name, module, owner, name, buffer, "passing" if passing else "buffer")
         for name, value in vars(owner).items():
             if isinstance(value, torch.Tensor):
                 yield Place(prefix + name, module, owner, name, value, "attribute")

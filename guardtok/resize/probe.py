@@ -7,6 +7,7 @@ evaluation mode with that switched off, and whatever moved is put back.
 from __future__ import annotations
 
 import inspect
+import math
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_LOUD = 16384
 _LIMIT = 32
 """Positions that are kept: each takes as many numbers as there are ids."""
 
@@ -49,7 +51,7 @@ class Reading:
         return self.scores if self.logits is None else self.logits
 
 
-def probe(model: nn.Module, head: str | None, ids: Tensor, rows: int) -> Reading:
+def probe(model: nn.Module, head: str | None, ids: Tensor, rows: int, *, loud: bool = False) -> Reading:
     """Run a model once and return what it showed.
 
     Args:
@@ -57,14 +59,17 @@ def probe(model: nn.Module, head: str | None, ids: Tensor, rows: int) -> Reading
         head: Name of the module that turns hidden states into scores, or None.
         ids: A batch of ids.
         rows: How many ids have a score, by which the scores are told from what else comes out.
+        loud: Make the head's scores so large on their way out that whatever bounds them behind the head shows.
 
     Raises:
         ResizeError: The model does not run on these ids, whatever it raised.
     """
     caught: list[tuple[Tensor, Tensor]] = []
 
-    def catch(_module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        caught.append((args[0].detach().clone(), out.detach().clone()))
+    def catch(_module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+        seen = out * _loudness(out) if loud else out
+        caught.append((args[0].detach().clone(), seen.detach().clone()))
+        return seen
 
     with _unmoved(model) as stack, torch.no_grad():
         if head is not None:
@@ -78,6 +83,12 @@ def probe(model: nn.Module, head: str | None, ids: Tensor, rows: int) -> Reading
     logits = _scores_in(out, rows)
     hidden, scores = caught[-1] if caught else (None, None)
     return Reading(ids, _flat(hidden), _flat(scores), _flat(logits))
+
+
+def _loudness(scores: Tensor) -> float:
+    """Return the power of two that brings scores to some ten thousand: it loses no bit, and half precision holds it."""
+    largest = float(scores.abs().max())
+    return 2.0 ** math.floor(math.log2(_LOUD / largest)) if math.isfinite(largest) and largest else 1.0
 
 
 def default_ids(model: nn.Module, rows: int, *, skip: tuple[int, ...] = (), last: int | None = None) -> Tensor:

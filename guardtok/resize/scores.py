@@ -59,13 +59,22 @@ def judge_scores(
     final = after.final
     if final is None or not (plan.rows.written or plan.rows.padding):
         return findings, None, None
-    if after.scores is None or after.logits is None or not logits_are_linear(after.scores, after.logits):
+    if certificate is not None and not _is_linear(plan, model, before.ids):
         certificate = None
     kept = torch.zeros(plan.rows.new, dtype=torch.bool)
     kept[kept_rows(plan.rows)] = True
     kl = measured_kl(final, kept)
+    if not math.isfinite(kl):
+        fact = "The model gives scores that are not finite, so no divergence can be measured."
+        return [*findings, Finding("scores-not-finite", Severity.WARNING, head or "model", fact)], None, certificate
     findings += _kl_findings(plan, kl, certificate)
     return findings, kl, certificate
+
+
+def _is_linear(plan: ResizePlan, model: nn.Module, ids: Tensor) -> bool:
+    """Return whether scores leave the model as the head gave them, large ones too."""
+    loud = probe(model, plan.head, ids, plan.rows.new, loud=True)
+    return loud.scores is not None and loud.logits is not None and logits_are_linear(loud.scores, loud.logits)
 
 
 def _width_findings(plan: ResizePlan, before: Reading, after: Reading) -> list[Finding]:

@@ -53,7 +53,7 @@ class TensorState:
     """One tensor.
 
     Attributes:
-        kind: `parameter`, `buffer` or `attribute`.
+        kind: As that of its `Place`.
         shape: Its shape.
         dtype: Its type, as torch writes it.
         device: Where it is.

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from guardtok.resize.snapshot import ModuleState, Snapshot, TensorState
 
 _SIZES = {"num_embeddings", "out_features", "in_features", "nf", "nx"}
+_LONGER = 2.0
+"""Noise may make a row somewhat longer than every old one; an explosion is more than that."""
+
 _RUNTIME = {"training", "_is_hf_initialized"}
 
 
@@ -108,7 +111,7 @@ def _tensor_findings(plan: ResizePlan, after: Snapshot, *, reloaded: bool) -> It
     wide = {name: tensor for tensor in plan.tensors for name in tensor.names}
     before = plan.before.model.tensors
     for name in after.tensors.keys() - before.keys():
-        if after.tensors[name].kind != "attribute":
+        if after.tensors[name].kind in {"parameter", "buffer"}:
             what = "bias" if name.rpartition(".")[2] == "bias" else "tensor"
             yield _error(
                 f"{what}-appeared",
@@ -120,8 +123,10 @@ def _tensor_findings(plan: ResizePlan, after: Snapshot, *, reloaded: bool) -> It
             )
     for name, old in before.items():
         new = after.tensors.get(name)
+        if reloaded and old.kind in {"passing", "attribute"}:
+            continue  # It is not saved: it was computed anew.
         if new is None:
-            if old.kind != "attribute":
+            if old.kind in {"parameter", "buffer"}:
                 yield _error("tensor-missing", name, "The model has it no more.")
             continue
         if name in wide:
@@ -234,7 +239,7 @@ def _new_row_findings(plan: ResizePlan, named: Mapping[str, Tensor]) -> Iterator
         if now is None or not now.is_floating_point() or now.dim() <= tensor.dim or not len(fresh) or not len(kept):
             continue
         table = now.detach().movedim(tensor.dim, 0).flatten(1) if now.dim() > 1 else now.detach()[:, None]
-        if len(table) <= int(fresh.max()):
+        if len(table) <= max(int(fresh.max()), int(kept.max())):
             continue
         rows = table[fresh.to(table.device)]
         if not bool(rows.isfinite().all()):
@@ -245,7 +250,7 @@ def _new_row_findings(plan: ResizePlan, named: Mapping[str, Tensor]) -> Iterator
         lengths = torch.cat([part.float().norm(dim=1) for part in torch.split(table, 4096)])
         longest = float(lengths[kept.to(lengths.device)].nan_to_num(0.0, 0.0).max())
         news = lengths[fresh.to(lengths.device)]
-        if float(news.max()) > longest * 1.01:
+        if float(news.max()) > longest * _LONGER:
             fact = f"A new row has length {float(news.max()):.3g}; the longest old one has {longest:.3g}."
             yield _error("new-rows-too-long", tensor.name, fact, "Scale the initialiser down.")
         if not bool(news.all()):
