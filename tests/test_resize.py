@@ -29,6 +29,7 @@ def errors(findings: object) -> list[tuple[str, str]]:
 
 
 def adam(model: nn.Module) -> torch.optim.Optimizer:
+    """Return an optimizer for all of a model."""
     return torch.optim.AdamW(model.parameters(), lr=0.01)
 
 
@@ -310,7 +311,7 @@ def test_a_receipt_can_be_kept_and_names_what_changed() -> None:
     with pytest.raises(FrozenRowsError, match=r"tok_emb\.weight") as caught:
         kept.assert_frozen(model)
     assert [finding.where for finding in caught.value.findings] == ["tok_emb.weight"]
-    with pytest.raises(FrozenRowsError, match="no|0 tensors"):
+    with pytest.raises(FrozenRowsError, match="has 0 tensors"):
         kept.assert_frozen(nn.Linear(2, 2))
 
 

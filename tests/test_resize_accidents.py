@@ -73,6 +73,7 @@ def test_surgery_that_went_well_passes() -> None:
 
 
 def new_linear_with_bias(bench: Bench) -> None:
+    """Make the head anew, as the notebook does."""
     old = bench.model.out_head
     torch.manual_seed(5)
     bench.model.out_head = nn.Linear(WIDTH, NEW)
@@ -81,122 +82,190 @@ def new_linear_with_bias(bench: Bench) -> None:
 
 
 def new_embedding(bench: Bench) -> None:
+    """Make the input anew, without its options."""
     old = bench.model.tok_emb.weight
     bench.model.tok_emb = nn.Embedding(NEW, WIDTH)
     bench.model.tok_emb.weight = old
 
 
 def cast_through_bfloat16(bench: Bench) -> None:
+    """Let the head pass through a narrower type."""
     with torch.no_grad():
         bench.model.out_head.weight.copy_(bench.model.out_head.weight.bfloat16())
 
 
 def other_type(bench: Bench) -> None:
+    """Give the input another type."""
     bench.model.tok_emb.weight = nn.Parameter(bench.model.tok_emb.weight.detach().double(), requires_grad=False)
 
 
 def initialised_again(bench: Bench) -> None:
+    """Initialise the head after its rows were copied."""
     bench.model.out_head.reset_parameters()
 
 
 def rows_swapped(bench: Bench) -> None:
+    """Exchange two rows of the input."""
     with torch.no_grad():
         bench.model.tok_emb.weight[[3, 4]] = bench.model.tok_emb.weight[[4, 3]]
 
 
 def one_bit(bench: Bench) -> None:
+    """Flip one bit of the head."""
     bits(bench.model.out_head.weight)[17] ^= 1
 
 
 def trained_again(bench: Bench) -> None:
+    """Let a frozen table train."""
     bench.model.tok_emb.weight.requires_grad_()
 
 
 def head_left_small(bench: Bench) -> None:
+    """Forget the head."""
     bench.model.out_head.weight = nn.Parameter(bench.model.out_head.weight[:ROWS].detach().clone())
 
 
 def cut(bench: Bench) -> None:
+    """Take rows away."""
     bench.model.tok_emb.weight = nn.Parameter(bench.model.tok_emb.weight[: ROWS - 8].detach(), requires_grad=False)
 
 
 def optimizer_forgotten(bench: Bench) -> None:
+    """Leave a parameter in the optimizer that the model does not use."""
     bench.optimizer.param_groups[0]["params"][-1] = nn.Parameter(torch.zeros(ROWS, WIDTH))
 
 
 def parameter_not_trained(bench: Bench) -> None:
+    """Take the head out of the optimizer."""
     head = bench.model.out_head.weight
     group = bench.optimizer.param_groups[0]
     group["params"] = [parameter for parameter in group["params"] if parameter is not head]
 
 
 def config_kept(bench: Bench) -> None:
+    """Forget one name of the size."""
     bench.config["padded_vocab_size"] = ROWS
 
 
 def bos_erased(bench: Bench) -> None:
+    """Overwrite an id with None."""
     bench.config["bos_token_id"] = None  # type: ignore[assignment]
 
 
 def body_touched(bench: Bench) -> None:
+    """Change a number elsewhere."""
     with torch.no_grad():
         bench.model.body.inner.weight[0, 0] += 1e-6
 
 
 def max_norm_set(bench: Bench) -> None:
+    """Give the input an option that it did not have."""
     bench.model.tok_emb.max_norm = 1.0
 
 
 def out_features_kept(bench: Bench) -> None:
+    """Forget what the layer says of itself."""
     bench.model.out_head.out_features = ROWS
 
 
 def norms_too_long(bench: Bench) -> None:
+    """Make a new row far longer than any old one."""
     with torch.no_grad():
         bench.model.tok_emb.weight[ROWS] *= 1000
 
 
 def not_finite(bench: Bench) -> None:
+    """Put a NaN into a new row."""
     with torch.no_grad():
         bench.model.tok_emb.weight[ROWS, 0] = torch.nan
 
 
 def rows_never_initialised(bench: Bench) -> None:
+    """Leave a new row zero."""
     with torch.no_grad():
         bench.model.tok_emb.weight[ROWS] = 0
 
 
 def rows_all_the_same(bench: Bench) -> None:
+    """Give both new tokens the mean of all rows."""
     with torch.no_grad():
         bench.model.out_head.weight[ROWS:] = bench.model.out_head.weight[:ROWS].mean(0)
 
 
 # What happened; where it happened to somebody; how; what is found, and where.
 SURGERY: list[tuple[str, str, Callable[[Bench], None], str, str]] = [
-    ("a random bias in the new head", "LLMs-from-scratch, extend-tiktoken", new_linear_with_bias, "bias-appeared", "out_head.bias"),
+    (
+        "a random bias in the new head",
+        "LLMs-from-scratch, extend-tiktoken",
+        new_linear_with_bias,
+        "bias-appeared",
+        "out_head.bias",
+    ),
     ("… which moves every old score", "LLMs-from-scratch", new_linear_with_bias, "old-scores-moved", "out_head"),
     ("hooks went with the old head", "transformers, new nn.Linear", new_linear_with_bias, "hooks-lost", "out_head"),
     ("padding_idx went with the old table", "skeletoken 118", new_embedding, "layer-changed", "tok_emb"),
-    ("rows cast to another type and back", "FOCUS, float32 result", cast_through_bfloat16, "old-rows-changed", "out_head.weight"),
+    (
+        "rows cast to another type and back",
+        "FOCUS, float32 result",
+        cast_through_bfloat16,
+        "old-rows-changed",
+        "out_head.weight",
+    ),
     ("a table in another type", "LLMs-from-scratch, no dtype", other_type, "dtype-changed", "tok_emb.weight"),
-    ("the head initialised again after the resize", "transformers 35141", initialised_again, "old-rows-changed", "out_head.weight"),
+    (
+        "the head initialised again after the resize",
+        "transformers 35141",
+        initialised_again,
+        "old-rows-changed",
+        "out_head.weight",
+    ),
     ("rows out of order", "mergekit 425", rows_swapped, "old-rows-changed", "tok_emb.weight"),
     ("one bit", "", one_bit, "old-rows-changed", "out_head.weight"),
-    ("a frozen table trains again", "transformers 26861, qlora 214", trained_again, "trainable-changed", "tok_emb.weight"),
+    (
+        "a frozen table trains again",
+        "transformers 26861, qlora 214",
+        trained_again,
+        "trainable-changed",
+        "tok_emb.weight",
+    ),
     ("the head left small", "transformers 45276", head_left_small, "wrong-shape", "out_head.weight"),
     ("rows cut off while tokens were added", "unsloth-zoo 923, peft 2415", cut, "wrong-shape", "tok_emb.weight"),
     ("the optimizer trains the old table", "transformers 3532", optimizer_forgotten, "optimizer-orphan", "optimizer"),
-    ("the new table is trained by nobody", "OpenNMT-py 2030", parameter_not_trained, "optimizer-lost", "out_head.weight"),
-    ("a config keeps the padded size", "transformers 25729, OLMo 501", config_kept, "config-stale", "configs[0].padded_vocab_size"),
+    (
+        "the new table is trained by nobody",
+        "OpenNMT-py 2030",
+        parameter_not_trained,
+        "optimizer-lost",
+        "out_head.weight",
+    ),
+    (
+        "a config keeps the padded size",
+        "transformers 25729, OLMo 501",
+        config_kept,
+        "config-stale",
+        "configs[0].padded_vocab_size",
+    ),
     ("BOS erased", "transformers 48592", bos_erased, "special-id-erased", "configs[0].bos_token_id"),
     ("another tensor touched", "", body_touched, "other-tensor-changed", "body.inner.weight"),
     ("max_norm set", "", max_norm_set, "layer-changed", "tok_emb"),
     ("out_features says the old size", "vLLM 15124", out_features_kept, "size-attribute", "out_head"),
     ("a new row explodes", "transformers 17690", norms_too_long, "new-rows-too-long", "tok_emb.weight"),
     ("a new row is NaN", "", not_finite, "not-finite", "tok_emb.weight"),
-    ("a row in the padding was never initialised", "LlamaFactory 10547", rows_never_initialised, "new-rows-zero", "tok_emb.weight"),
-    ("identical rows that stop learning", "transformers 35075, axolotl 2000", rows_all_the_same, "new-rows-equal", "out_head.weight"),
-]  # fmt: skip
+    (
+        "a row in the padding was never initialised",
+        "LlamaFactory 10547",
+        rows_never_initialised,
+        "new-rows-zero",
+        "tok_emb.weight",
+    ),
+    (
+        "identical rows that stop learning",
+        "transformers 35075, axolotl 2000",
+        rows_all_the_same,
+        "new-rows-equal",
+        "out_head.weight",
+    ),
+]
 
 
 @pytest.mark.parametrize(("what", "seen", "accident", "code", "where"), SURGERY, ids=[f"{row[0]}" for row in SURGERY])
@@ -228,12 +297,14 @@ def test_a_tie_that_appears_is_found() -> None:
 
 
 def embedding_beside(rows: int = ROWS) -> nn.Module:
+    """Return a model with a second table by id."""
     model = Model()
     model.per_layer = nn.Embedding(rows, 3)
     return model
 
 
 def with_attribute(**attributes: object) -> nn.Module:
+    """Return a model with something attached to it."""
     model = Model()
     for name, value in attributes.items():
         setattr(model, name, value)
@@ -241,29 +312,34 @@ def with_attribute(**attributes: object) -> nn.Module:
 
 
 def with_head(parameter: torch.Tensor) -> nn.Module:
+    """Return a model whose head holds something else."""
     model = Model()
     model.out_head.weight = nn.Parameter(parameter, requires_grad=False)
     return model
 
 
 def in_inference_mode() -> nn.Module:
+    """Return a model made in inference mode."""
     with torch.inference_mode():
         return Model()
 
 
 def sharded_by_zero3() -> nn.Module:
+    """Return a model as DeepSpeed leaves it, marks included."""
     model = with_head(torch.zeros(0))
     model.out_head.weight.ds_id = 7
     return model
 
 
 def emptied() -> nn.Module:
+    """Return a model whose table is elsewhere."""
     model = Model()
     model.tok_emb.weight = nn.Parameter(torch.zeros(0))
     return model
 
 
 def parametrized() -> nn.Module:
+    """Return a model whose head is computed from two tensors."""
     model = Model()
     nn.utils.parametrizations.weight_norm(model.out_head)
     return model
@@ -284,6 +360,7 @@ class Packed(nn.Parameter):
 
 
 def transposed_tie() -> nn.Module:
+    """Return a model whose head is a transposed view of its input."""
     model = Model()
     model.proj = nn.Parameter(model.tok_emb.weight.detach().t())
     return model
@@ -297,12 +374,14 @@ class LoraEmbedding(nn.Module):
 
 
 def with_adapter() -> nn.Module:
+    """Return a model with LoRA on its input."""
     model = Model()
     model.tok_emb = LoraEmbedding()  # type: ignore[assignment]
     return model
 
 
 def config(**values: object) -> nn.Module:
+    """Return a model with a config of these values."""
     return with_attribute(config=SimpleNamespace(**values))
 
 
@@ -311,7 +390,13 @@ PLANS: list[tuple[str, str, Callable[[], nn.Module], str, str]] = [
     ("a per-layer table", "transformers 45276", embedding_beside, "unclaimed", "per_layer.weight"),
     ("a tensor that is no buffer", "", lambda: with_attribute(mask=torch.ones(ROWS)), "unclaimed", "mask"),
     ("a copy of the model inside", "EMA", lambda: with_attribute(ema=Model()), "unclaimed", "ema.out_head.weight"),
-    ("a head of another size", "transformers 33819", lambda: with_head(torch.zeros(48, WIDTH)), "head-differs", "out_head.weight"),
+    (
+        "a head of another size",
+        "transformers 33819",
+        lambda: with_head(torch.zeros(48, WIDTH)),
+        "head-differs",
+        "out_head.weight",
+    ),
     ("ZeRO-3", "transformers 26112", sharded_by_zero3, "sharded", "out_head.weight"),
     ("an empty shard", "transformers 32021", emptied, "sharded", "tok_emb.weight"),
     ("FSDP", "transformers 40382", FullyShardedDataParallel, "wrapped", "model"),
@@ -324,10 +409,28 @@ PLANS: list[tuple[str, str, Callable[[], nn.Module], str, str]] = [
     ("a parametrization", "", parametrized, "parametrized", "out_head.parametrizations.weight.original1"),
     ("LoRA on the table", "peft 2290", with_adapter, "adapter", "tok_emb.lora_embedding_A"),
     ("memory shared in another shape", "", transposed_tie, "overlapping", "proj"),
-    ("tied by flag, not by memory", "transformers 45127", lambda: config(tie_word_embeddings=True), "tie-flag", "config.tie_word_embeddings"),
-    ("a config of another size", "transformers 25729", lambda: config(vocab_size=48), "config-disagrees", "config.vocab_size"),
-    ("EOS beyond the table", "llama.cpp 3442", lambda: config(eos_token_id=[1, 60]), "special-id-beyond-rows", "config.eos_token_id"),
-]  # fmt: skip
+    (
+        "tied by flag, not by memory",
+        "transformers 45127",
+        lambda: config(tie_word_embeddings=True),
+        "tie-flag",
+        "config.tie_word_embeddings",
+    ),
+    (
+        "a config of another size",
+        "transformers 25729",
+        lambda: config(vocab_size=48),
+        "config-disagrees",
+        "config.vocab_size",
+    ),
+    (
+        "EOS beyond the table",
+        "llama.cpp 3442",
+        lambda: config(eos_token_id=[1, 60]),
+        "special-id-beyond-rows",
+        "config.eos_token_id",
+    ),
+]
 
 
 @pytest.mark.parametrize(("what", "seen", "make", "code", "where"), PLANS, ids=[row[0] for row in PLANS])
@@ -456,13 +559,15 @@ def test_a_callback_that_writes_to_old_rows_is_undone() -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        Extension("x", "b", (NewToken("a", 50, Placement.APPEND, ()), NewToken("b", 50, Placement.APPEND, ())), 50, 51, "", ""),
+        Extension(
+            "x", "b", (NewToken("a", 50, Placement.APPEND, ()), NewToken("b", 50, Placement.APPEND, ())), 50, 51, "", ""
+        ),
         Extension("x", "b", (NewToken("a", 51, Placement.APPEND, ()),), 50, 51, "", ""),
         Extension("x", "b", (NewToken("a", -1, Placement.GAP, ()),), 50, 50, "", ""),
         Extension("x", "b", (NewToken("a", 3, Placement.APPEND, ()),), 50, 50, "", ""),
         Extension("x", "b", (), 50, 49, "", ""),
     ],
-)  # fmt: skip
+)
 def test_an_extension_that_is_none_is_refused(broken: Extension) -> None:
     """Two tokens with one id (tiktoken 457), an id beyond the rows, or an appended id of the base."""
     model = Model()

@@ -56,6 +56,7 @@ def extensions(draw: st.DrawFn, rows: int) -> Extension:
 
 
 def optimizer_for(kind: str, model: nn.Module) -> torch.optim.Optimizer | None:
+    """Return an optimizer by name, or None."""
     options: dict[str, Any] = {"lr": 0.01}
     # In half precision the usual epsilon is zero, and the first step a division by it.
     small = {"eps": 1e-4}

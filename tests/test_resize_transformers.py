@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from guardtok.extension import Extension
+
 ROWS = 53
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SMALL: dict[str, Any] = {
@@ -34,11 +36,13 @@ SMALL: dict[str, Any] = {
 
 
 def gpt2() -> transformers.PreTrainedModel:
+    """Return a model with tied tables."""
     config = transformers.GPT2Config(vocab_size=ROWS, n_embd=16, n_layer=1, n_head=2, n_positions=24, **SPECIAL)
     return transformers.GPT2LMHeadModel(config)
 
 
 def llama(*, tied: bool) -> transformers.PreTrainedModel:
+    """Return a model with or without a table of its own in the head."""
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=ROWS, tie_word_embeddings=tied, **SMALL))
 
 
@@ -48,10 +52,12 @@ def qwen2() -> transformers.PreTrainedModel:
 
 
 def gemma2() -> transformers.PreTrainedModel:
+    """Return a model that caps its scores."""
     return transformers.Gemma2ForCausalLM(transformers.Gemma2Config(vocab_size=ROWS, **SMALL))
 
 
 def t5() -> transformers.PreTrainedModel:
+    """Return a model with one table under four names."""
     config = transformers.T5Config(
         vocab_size=ROWS, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, decoder_start_token_id=0
     )
@@ -108,11 +114,13 @@ MODELS: dict[str, Callable[[], transformers.PreTrainedModel]] = {
 }
 
 
-def tokens() -> Any:  # noqa: ANN401 - an extension
+def tokens() -> Extension:
+    """Return two tokens beyond the ids of every model."""
     return extension(2, base=ROWS)
 
 
 def step(model: transformers.PreTrainedModel, optimizer: torch.optim.Optimizer, *ids: int) -> None:
+    """Train on some ids."""
     batch = torch.tensor([ids])
     optimizer.zero_grad()
     model(input_ids=batch, labels=batch).loss.backward()
@@ -155,7 +163,7 @@ def test_a_model_passes_through_the_whole_cycle(name: str, dtype: torch.dtype, t
 
 @pytest.mark.parametrize("name", MODELS)
 def test_transformers_own_resize_agrees_on_old_rows(name: str) -> None:
-    """guardtok's verification passes what `resize_token_embeddings` did to old rows, sizes, ties and configs."""
+    """Verification passes what `resize_token_embeddings` did to old rows, sizes, ties and configs."""
     torch.manual_seed(0)
     model = MODELS[name]()
     plan = plan_resize(model, tokens())
