@@ -266,7 +266,8 @@ def test_an_exception_in_the_block_puts_the_model_back() -> None:
     old = content(model)
     table = model.tok_emb.weight
     steps = optimizer.state[table]["step"].clone()
-    with pytest.raises(Interrupted), plan_resize(model, extension(), optimizer).apply(model, optimizer):
+    plan = plan_resize(model, extension(), optimizer)
+    with pytest.raises(Interrupted), plan.apply(model, optimizer):  # noqa: PT012 - the block is what is tested
         train(model, optimizer, 51)
         raise Interrupted
     for name in ("tok_emb.weight", "out_head.weight"):

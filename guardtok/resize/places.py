@@ -99,6 +99,6 @@ def _has_memory(tensor: Tensor) -> bool:
     return (
         tensor.layout == torch.strided
         and not tensor.is_meta
-        and type(tensor) in {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}
+        and type(tensor) in {torch.Tensor, torch.nn.Parameter}
         and tensor.numel() > 0
     )

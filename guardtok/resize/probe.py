@@ -101,7 +101,7 @@ def default_ids(model: nn.Module, rows: int, *, skip: tuple[int, ...] = (), last
         last: An id that shall be among them.
     """
     left_out = frozenset(skip)
-    known = [row for row in range(rows) if row not in left_out]
+    known = [row for row in range(rows) if row not in left_out] or [0]
     spread = [known[len(known) * place // 8] for place in range(8)]
     if last is not None:
         spread[-1] = last
