@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, SupportsIndex
 
 from guardtok.views.escapes import INTRODUCERS
 from guardtok.views.folds import disguises_of
-from guardtok.views.search import read_from
+from guardtok.views.search import find_open_places, read_from
 
 if TYPE_CHECKING:
     from guardtok.ruleset import Ruleset
@@ -70,8 +71,11 @@ class Beginnings:
         if self.disguised is None:
             return stop
         broken_off = _BrokenOff(text)
-        for found in self.disguised.finditer(text, start, stop):
-            place = found.start()
+        # Nearly all that is held back is excluded by automata; only what they do not see to its end is read at once.
+        near = max(start, len(text) - lookout.reach)
+        far = (start + place for place in find_open_places(text[start:], lookout)) if near > start else ()
+        last = (found.start() for found in self.disguised.finditer(text, near, stop))
+        for place in chain((place for place in far if place < min(near, stop)), last):
             try:
                 read_from(broken_off, place, lookout)
             except _MoreNeededError:
