@@ -70,19 +70,16 @@ class Beginnings:
         """
         if self.disguised is None:
             return stop
-        broken_off = _BrokenOff(text)
         # Nearly all that is held back is excluded by automata; only what they do not see to its end is read at once.
         near = max(start, len(text) - lookout.reach)
         far = (start + place for place in find_open_places(text[start:], lookout)) if near > start else ()
         last = (found.start() for found in self.disguised.finditer(text, near, stop))
+        broken_off = _BrokenOff(text)
         for place in chain((place for place in far if place < min(near, stop)), last):
-            try:
-                read_from(broken_off, place, lookout)
-            except _MoreNeededError:
+            if broken_off.ends_what_begins_at(place, lookout):
                 # A row of backslashes is read from its first one.
-                while place > start and text[place] == text[place - 1] == "\\":
-                    place -= 1
-                return place
+                row = place - len(text[start : place + 1]) + len(text[start : place + 1].rstrip("\\")) + 1
+                return min(row, place)
         return stop
 
 
@@ -113,6 +110,14 @@ class _BrokenOff(str):
     """A text that goes on, who knows how: whoever reads beyond its end is told so."""
 
     __slots__ = ()
+
+    def ends_what_begins_at(self, place: int, lookout: Lookout) -> bool:
+        """Whether a form in disguise may begin at a character, and go on behind the text."""
+        try:
+            read_from(self, place, lookout)
+        except _MoreNeededError:
+            return True
+        return False
 
     def __len__(self) -> int:
         return str.__len__(self) + 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.attribute import attribute
@@ -46,7 +46,7 @@ class Encoded:
 
     __slots__ = ("_account", "_ids", "_list", "fingerprint")
 
-    def __init__(self, mint: object, ids: Ids, fingerprint: str, account: _Live | _Kept) -> None:
+    def __init__(self, mint: object, ids: Ids, fingerprint: str, account: _Live | _Clean | _Kept) -> None:
         """Refuse to be called by anybody else: an `Encoded` that was not checked would vouch for nothing.
 
         Raises:
@@ -130,6 +130,27 @@ class _Live:
         return "".join(text if token_id is None else f"⟦{text}⟧" for text, token_id in spelled)
 
 
+class _Clean(NamedTuple):
+    """The same of one source's text in which nothing was found; a tuple, for most texts are such and it is quick."""
+
+    size: int
+    text: str
+    source: str
+    ruleset: Ruleset
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        return ()
+
+    @property
+    def sources(self) -> tuple[frozenset[str], ...]:
+        return (frozenset((self.source,)),) * self.size
+
+    @property
+    def display(self) -> str:
+        return defuse(self.text, self.ruleset)
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     """The same, written out already, for a pickle."""
@@ -169,6 +190,17 @@ def encode(report: Report) -> Encoded:
     joined = _join(parts)
     account = _Live(joined, pieces, tuple(ends), report)
     return Encoded(_MINT, joined, report.ruleset.fingerprint, account)
+
+
+def encode_clean(text: str, source: str, ruleset: Ruleset) -> Encoded:
+    """Encode one source's text in which nothing was found, and check the ids, as `encode` does.
+
+    Raises:
+        TokenizerError: The tokenizer failed, or there is none.
+        VerificationError: A reserved id came out of the text and could not be kept out.
+    """
+    ids = encode_run(text, ruleset, at_start=True)
+    return Encoded(_MINT, ids, ruleset.fingerprint, _Clean(len(ids), text, source, ruleset))
 
 
 def encode_run(text: str, ruleset: Ruleset, *, at_start: bool) -> Ids:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.beginnings import sort_beginnings
 from guardtok.breaking import prove
+from guardtok.clean import is_clean, which_are_clean
 from guardtok.decide import decide
-from guardtok.encode import Encoded, encode, encode_run
+from guardtok.encode import Encoded, encode, encode_clean, encode_run
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import DigestKeyError, LimitError, NotTextError, RefusedError, SurrogateError
 from guardtok.guarded_encoding import GuardedEncoding
@@ -176,6 +177,8 @@ class Guard:
             TokenizerError: The tokenizer failed, or the guard has none.
             VerificationError: The ids are not what was decided; nothing is returned.
         """
+        if source is not None and is_clean(text, source, self._ruleset):
+            return encode_clean(text, source, self._ruleset)
         return encode(self._examine(self._ruleset, text, source, request_id))
 
     def encode_batch(
@@ -194,18 +197,27 @@ class Guard:
         """
         if isinstance(texts, str):
             raise NotTextError("A batch is an iterable of texts, not a str: encode it alone, or put it into a list.")
-        reports = []
-        for index, text in enumerate(texts):
-            if source is None or isinstance(text, Text):
-                reports.append(self._examine(self._ruleset, text, source, request_id))
-            else:
-                labelled = Text(text, source=source, path=f"[{index}]")
-                reports.append(self._examine(self._ruleset, labelled, None, request_id))
-        length = sum(len(report.intake.text) for report in reports)
-        if length < len(reports) * _WORTH_A_THREAD or not getattr(self.tokenizer, "parallel", False):
-            return [encode(report) for report in reports]
+        listed = list(texts)
+        decided = [
+            (text, source) if source is not None and clean else self._examine_one(index, text, source, request_id)
+            for index, (text, clean) in enumerate(
+                zip(listed, which_are_clean(listed, source, self._ruleset), strict=True)
+            )
+        ]
+        length = sum(map(len, listed))
+        if length < len(decided) * _WORTH_A_THREAD or not getattr(self.tokenizer, "parallel", False):
+            return list(map(self._encode_one, decided))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(encode, reports))
+            return list(pool.map(self._encode_one, decided))
+
+    def _examine_one(self, index: int, text: str, source: str | None, request_id: str | None) -> Report:
+        if source is None or isinstance(text, Text):
+            return self._examine(self._ruleset, text, source, request_id)
+        labelled = Text(text, source=source, path=f"[{index}]")
+        return self._examine(self._ruleset, labelled, None, request_id)
+
+    def _encode_one(self, decided: Report | tuple[str, str]) -> Encoded:
+        return encode_clean(*decided, self._ruleset) if isinstance(decided, tuple) else encode(decided)
 
     def sanitize(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Sanitized:
         """Make a text safe to go on as text: nothing in it parses that its source may not write.

@@ -24,7 +24,7 @@ FLOORS: dict[float, set[str]] = {
     2: {"reference", "reference_views", "ruleset"},
     2.5: {"beginnings", "breaking", "narrow"},
     3: {"decide", "scan"},
-    3.5: {"attribute", "layout", "lookalikes", "records"},
+    3.5: {"attribute", "clean", "layout", "lookalikes", "records"},
     3.7: {"edits"},
     4: {"encode"},
     4.5: {"sanitize"},

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _SPARSE = 2_000
 """One place to read from per so many bytes costs less than the shape of the text, which names fewer."""
 
+_FEW = 4
+"""So many places are few, however short a text is."""
+
 _DENSE = 100
 """One match per so many bytes, and a cheap search is no longer cheap: another way is taken."""
 
@@ -96,6 +99,40 @@ def find_disguised(text: str, data: bytes, exact: Sequence[Match], lookout: Look
         f"Looking for disguised forms failed with {failure} on {len(text):,} characters; nothing was admitted. "
         "This is a fault of guardtok: report it, and until then set `lookalikes: ignore` for this source."
     )
+
+
+def may_hold(text: str, data: bytes, lookout: Lookout) -> bool:
+    """Whether ASCII text may hold a form, exact or in disguise. Where this says no, nothing is to be found.
+
+    Args:
+        text: The text.
+        data: The same in bytes.
+        lookout: The forms to look for.
+    """
+    if not (_search(data, lookout.quick) or _search(data, lookout.escaped)):
+        return False  # So it is with most short texts.
+    suspects = find_suspects(data, lookout)
+    if suspects is None or suspects[0]:
+        return True
+    try:
+        return any(read_from(text, place, lookout) for place in _with_backslashes(text, sorted(suspects[1])))
+    except Exception:  # noqa: BLE001 - then nothing is known; who looks next meets the same error and says so
+        return True
+
+
+def find_suspects(data: bytes, lookout: Lookout) -> tuple[set[int], set[int]] | None:
+    """Return where in ASCII text forms may begin as they are, and where in escapes; None where that is not known.
+
+    It is not where the places are too many to be looked at, or where a view fails.
+    """
+    quick = _search(data, lookout.quick)
+    if len(quick) * _SPARSE > len(data) + _FEW * _SPARSE:
+        return None
+    try:
+        plain = {at for _, at, _ in quick if _may_go_on(make_tight_shape(data[at : at + _AHEAD]), lookout)}
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return plain, _starts(_search(data, lookout.escaped))
 
 
 def _read_all(text: str, places: list[int], exact: Sequence[Match], lookout: Lookout) -> Iterator[Disguise]:
@@ -169,7 +206,7 @@ def _is_dense(data: bytes, automata: Iterable[BytesAhoCorasick]) -> bool:
 def _search(data: bytes, automata: Iterable[BytesAhoCorasick]) -> list[Match]:
     found: list[Match] = []
     for automaton in automata:
-        found += automaton.find_matches_as_indexes(data, overlapping=True)
+        found += automaton.find_matches_as_indexes(data, True)  # noqa: FBT003 - overlapping; by position it is quicker
     return found
 
 
@@ -181,7 +218,9 @@ def _search_shape(shape: bytes, lookout: Lookout) -> list[Match]:
         if len(closed) == len(tight):
             return tight
     gapped = _search(shape, lookout.gapped)
-    return tight + [gap for gap in gapped if _may_go_on(shape[gap[1] : gap[1] + _AHEAD].translate(None, SPACES), lookout)]
+    return tight + [
+        gap for gap in gapped if _may_go_on(shape[gap[1] : gap[1] + _AHEAD].translate(None, SPACES), lookout)
+    ]
 
 
 def _may_go_on(shape: bytes, lookout: Lookout) -> bool:
@@ -257,20 +296,22 @@ def read_from(text: str, start: int, lookout: Lookout) -> list[Disguise]:
         if found:
             ordered = sorted(found, key=_fewest)
             return [Disguise(form, start, reached, name_views(views), second) for views, form in ordered]
+    return list(_name_run(runs, start, second, lookout))
+
+
+def _name_run(runs: list[tuple[int, str, int]], start: int, second: int, lookout: Lookout) -> Iterator[Disguise]:
+    """Yield a run of hidden characters, the nearest, where some form may be found under the views that it takes."""
     begun = [(end, form) for end, prefix, views in runs for form in _forms_that_begin(prefix, views, lookout)]
-    if not begun:
-        return []
-    # Which form it would have become is not to be known: the first of the ruleset stands for all.
-    nearest, form = min(begun)
-    return [Disguise(form, start, nearest, HIDDEN_RUN, second)]
+    if begun:
+        # Which form it would have become is not to be known: the first of the ruleset stands for all.
+        nearest, form = min(begun)
+        yield Disguise(form, start, nearest, HIDDEN_RUN, second)
 
 
 def _forms_that_begin(prefix: str, views: int, lookout: Lookout) -> Iterator[int]:
     """Yield the index of every form that begins so, if these views are open to it."""
     low, high = bisect_left(lookout.keys, prefix), bisect_right(lookout.keys, prefix + chr(0x10FFFF))
-    return (
-        target.index for targets in lookout.targets[low:high] for target in targets if not views & ~target.views
-    )
+    return (target.index for targets in lookout.targets[low:high] for target in targets if not views & ~target.views)
 
 
 def _judge(state: _State, lookout: Lookout) -> Iterator[tuple[int, int]]:
