@@ -78,8 +78,7 @@ class Beginnings:
         for place in chain((place for place in far if place < min(near, stop)), last):
             if broken_off.ends_what_begins_at(place, lookout):
                 # A row of backslashes is read from its first one.
-                row = place - len(text[start : place + 1]) + len(text[start : place + 1].rstrip("\\")) + 1
-                return min(row, place)
+                return min(place, start + len(text[start : place + 1].rstrip("\\")))
         return stop
 
 

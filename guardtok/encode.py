@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.attribute import attribute
 from guardtok.errors import GuardtokError, MissingExtraError, TokenizerError, VerificationError, is_failure
-from guardtok.layout import lay_out
+from guardtok.layout import Piece, lay_out
 from guardtok.records import defuse
 from guardtok.scan import find
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from guardtok.layout import Piece
     from guardtok.records import Report
     from guardtok.ruleset import Ruleset
     from guardtok.tokenizer import Ids, Tokenizer
@@ -137,6 +136,10 @@ class _Clean(NamedTuple):
     text: str
     source: str
     ruleset: Ruleset
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return (Piece(self.text, ((0, 0),), None),)
 
     @property
     def violations(self) -> tuple[Violation, ...]:
