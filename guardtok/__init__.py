@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from guardtok.encode import Encoded as Encoded
+from guardtok.encoded import Encoded as Encoded
 from guardtok.errors import GuardtokError as GuardtokError
 from guardtok.errors import PolicyError as PolicyError
 from guardtok.errors import RefusedError as RefusedError
