@@ -207,7 +207,7 @@ class _Reader:
         if depth > MAX_DEPTH:
             raise MessageError(f"{path}: more than {MAX_DEPTH} lists and mappings inside one another.")
         if kind is dict or isinstance(value, Mapping):
-            return {self._key(key, path): self.read(item, path, depth + 1) for key, item in value.items()}
+            return self._read_mapping(value, path, depth + 1)
         if kind is list:
             return [self.read(item, path, depth + 1) for item in value]
         if isinstance(value, str):
@@ -217,6 +217,22 @@ class _Reader:
         if isinstance(value, list):
             return [self.read(item, path, depth + 1) for item in value]
         return self._read_object(value, path, depth)
+
+    def _read_mapping(self, value: Mapping[Any, Any], path: str, depth: int) -> dict[Any, Any]:
+        made: dict[Any, Any] = {}
+        for given, item in value.items():
+            key = given
+            # Nearly everything is a plain string, and ten tools have hundreds: they are read here, without a call.
+            if type(key) is str:
+                self.strings.append(key)
+            else:
+                key = self._key(key, path)
+            if type(item) is str:
+                self.strings.append(item)
+                made[key] = item
+            else:
+                made[key] = self.read(item, path, depth)
+        return made
 
     def _read_string(self, value: str) -> str:
         self.strings.append(value)
