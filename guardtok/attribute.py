@@ -69,7 +69,13 @@ def _sizes(ids: Sequence[int], piece: Piece, ruleset: Ruleset) -> list[int] | No
     if tokenizer is None:
         return None
     spelled = [tokenizer.decode_bytes([token_id]) for token_id in ids]
-    return [len(part) for part in spelled] if b"".join(spelled) == piece.text.encode() else None
+    sizes = [len(part) for part in spelled]
+    whole, text = b"".join(spelled), piece.text.encode()
+    if whole == b" " + text:
+        # The prefix that SentencePiece and its kin write before a run is nobody's.
+        sizes[next(index for index, size in enumerate(sizes) if size)] -= 1
+        return sizes
+    return sizes if whole == text else None
 
 
 def _sweep(sizes: Sequence[int], spans: Sequence[tuple[int, int, str]]) -> Iterator[frozenset[str]]:
