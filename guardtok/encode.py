@@ -195,8 +195,8 @@ def _encode_ahead(pieces: Sequence[Piece], ruleset: Ruleset) -> dict[int, Ids]:
 def encode_piece(piece: Piece, intake: Intake, ruleset: Ruleset, *, at_start: bool, made: Ids | None = None) -> Ids:
     """Encode a stretch of an output: a token's id, or ordinary text as `encode_run` does it.
 
-    A model that makes a control token's id of plain text may do so where one source wrote the whole stretch and may
-    write that token, for so it is in the unguarded pipeline.
+    Where a library has rules of its own, its model may make a control token's id of plain text if one source wrote the
+    whole stretch and may write that token, for so it is in the unguarded pipeline.
 
     Args:
         piece: The stretch.
@@ -211,6 +211,8 @@ def encode_piece(piece: Piece, intake: Intake, ruleset: Ruleset, *, at_start: bo
     """
     if piece.token_id is not None:
         return [piece.token_id]
+    if ruleset.rules is None:
+        return encode_run(piece.text, ruleset, at_start=at_start)
 
     def may_make(ids: frozenset[int]) -> bool:
         sources = set(sources_of(piece, intake))
