@@ -165,6 +165,7 @@ def test_only_what_the_tokenizer_has_is_an_open_door(embedded: Tokenizer) -> Non
         ("lookalikes: ignore", "3:1", "`lookalikes` is ignore; in 'parent' it is log."),
         ("surrogates: replace", "3:1", "`surrogates` is replace; in 'parent' it is refuse."),
         ("log: {text: digest}", "3:1", "`log` is digest; in 'parent' it is never."),
+        ("text_tokens: ['<think>']", "3:15", "which every source may write; for 'parent' it is a token."),
         ("limits: {max_chars: 6}", "3:1", "`limits.max_chars` is 6; in 'parent' it is 5."),
         ("tokenizer: {name: guardtok}", "3:1", "'parent' pins the tokenizer's fingerprint."),
     ],

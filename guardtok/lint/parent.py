@@ -15,6 +15,7 @@ from typing_extensions import assert_never
 from guardtok.dialects import catalogue
 from guardtok.errors import GuardtokError
 from guardtok.lint.finding import LintFinding, Severity, name_forms, name_sources, place_of
+from guardtok.policy.bounds import shown
 from guardtok.policy.model import ANY_SOURCE, LogText, Mark, Reaction, SourceRules, Surrogates
 from guardtok.policy.resolve import Decision, builtin_universe, mode_of, resolve, sources_of
 from guardtok.policy.selectors import declared_forms
@@ -63,17 +64,23 @@ def review_parent(policy: Policy, tokenizer: Tokenizer | None) -> Iterator[LintF
     yield from _weaker_modes(policy, parent)
     yield from _weaker_lookalikes(policy, parent)
     yield from _weaker_settings(policy, parent)
+    yield from _more_text(policy, parent)
 
 
 def _weaker_rules(policy: Policy, parent: Policy, tokenizer: Tokenizer | None) -> Iterator[LintFinding]:
     """Compare what comes out for each form and source, since the line of a rule is not all that decides."""
     dropped = _dropped_literals(policy, parent)
     ours, theirs = _decide_both(policy, parent, tokenizer, dropped)
+    written = {token.form for token in policy.text_tokens}
     weakened: dict[tuple[Decision, Action, str], dict[str, set[str]]] = {}
     for source, decisions in ours.items():
         for form, before in theirs[source].items():
             now = decisions.get(form, _NOT_SOUGHT)
-            if now.action.severity >= before.action.severity or (before.rule == FOREIGN and now.mark is None):
+            if (
+                form in written
+                or now.action.severity >= before.action.severity
+                or (before.rule == FOREIGN and now.mark is None)
+            ):
                 continue  # Where `foreign` decides both, the finding is one about `foreign`.
             place = now.mark or dropped.get(form) or f"{policy.place}:1:1"
             weakened.setdefault((now, before.action, str(place)), {}).setdefault(source, set()).add(form)
@@ -189,6 +196,14 @@ def _weaker_settings(policy: Policy, parent: Policy) -> Iterator[LintFinding]:
         yield _finding(
             place_of(policy, "chat"), f"`chat.roles` names roles that {parent.name!r} refuses: {', '.join(added)}."
         )
+
+
+def _more_text(policy: Policy, parent: Policy) -> Iterator[LintFinding]:
+    known = {token.form for token in parent.text_tokens}
+    for token in policy.text_tokens:
+        if token.form not in known:
+            fact = f"{shown(token.form)} is text, which every source may write; for {parent.name!r} it is a token."
+            yield _finding(str(token.mark), fact)
 
 
 def _finding(place: str, fact: str) -> LintFinding:

@@ -232,10 +232,12 @@ class HfTokenizer:
     def _fingerprints(self) -> tuple[str, str]:
         # How it decodes, truncates and pads decides no id.
         tree = json.loads(self._document.text)
-        facts = {
-            key: tree.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer", "post_processor")
-        }
+        facts = {key: tree.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
         facts |= {"library": "tokenizers", "text_tokens": sorted(self._text_tokens)}
+        try:
+            facts["affixes"] = self.affixes
+        except TokenizerError:
+            facts["affixes"] = tree["post_processor"]
 
         def digest(custom: Mapping[str, int]) -> str:
             text = json.dumps(facts | {"custom_tokens": custom}, sort_keys=True)
@@ -278,6 +280,14 @@ class HfTokenizer:
             TokenizerError: The library failed or panicked.
         """
         return self._copies.encode(text, at_start=at_start)
+
+    def encode_ordinary_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """Return `encode_ordinary` of each text, in the library's threads; none of them begins the output.
+
+        Raises:
+            TokenizerError: The library failed or panicked.
+        """
+        return list(self._copies.encode_batch(texts))
 
     def encode_normalized(self, text: str, *, at_start: bool, inside: bool) -> Ids:
         """Encode normalised text in which no control token is parsed; see `RuledTokenizer.encode_normalized`.
