@@ -355,7 +355,8 @@ def test_a_piece_that_the_normaliser_makes_is_seen_and_kept_out(text: str) -> No
     """Full-width characters become the piece in SentencePiece itself; a guard finds it there, and cuts it apart."""
     tokenizer = folding()
     assert not tokenizer.reserved_ids.isdisjoint(tokenizer.encode_ordinary(text, at_start=True))
-    out = Guard(Policy.parse(CHAT), tokenizer, sinks=()).encode(text, source="user")
+    # No view looks for it: it is no disguise, the tokenizer itself parses it.
+    out = Guard(Policy.parse(CHAT + "lookalikes: ignore\n"), tokenizer, sinks=()).encode(text, source="user")
     assert tokenizer.reserved_ids.isdisjoint(out.ids)
     assert {violation.token for violation in out.violations} == {"[_REF]"}
     assert tokenizer.decode_bytes(out.ids).decode() == " " + tokenizer.normalize(text)
