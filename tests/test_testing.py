@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from guardtok.tokenizer import Tokenizer
 
 RIGHT = load_tokenizer("guardtok")
+WITH_CHARACTER = RIGHT.with_custom_tokens({"§": RIGHT.n_vocab})
+WITH_TWIN = RIGHT.with_custom_tokens({"import": RIGHT.n_vocab})
 
 
 class PanicException(BaseException):
@@ -109,7 +111,7 @@ class Unreserved(Delegate):
 class UnreservedCharacter(Delegate):
     """Does not reserve the id of a control token that is one character."""
 
-    def __init__(self, inner: Tokenizer = RIGHT.with_custom_tokens({"§": RIGHT.n_vocab})) -> None:
+    def __init__(self, inner: Tokenizer = WITH_CHARACTER) -> None:
         super().__init__(inner)
 
     @property
@@ -120,7 +122,7 @@ class UnreservedCharacter(Delegate):
 class ForgetsTwins(Delegate):
     """Does not reserve the ordinary token that spells a control token."""
 
-    def __init__(self, inner: Tokenizer = RIGHT.with_custom_tokens({"import": RIGHT.n_vocab})) -> None:
+    def __init__(self, inner: Tokenizer = WITH_TWIN) -> None:
         super().__init__(inner)
 
     @property
