@@ -26,8 +26,8 @@ FILLER = (
         "é",
         "e\u0301",
         "\u0338",
-        "＜／s＞",
-        "＜think＞",
+        "\uff1c\uff0fs\uff1e",
+        "\uff1cthink\uff1e",
         "<t>",
         "<THINK>",
         "\u200d",
@@ -37,7 +37,7 @@ FILLER = (
         "ﬁ",
         "_",
         "\u00ad",
-    ),  # noqa: RUF001
+    ),
 )
 
 
@@ -67,7 +67,7 @@ def _byte_level(*, prefix: bool = False, normalizer: Any = None, ignore: bool = 
 
 def _llama() -> Tokenizer:
     """BPE with byte fallback, after a normaliser that puts a blank before the text, as Llama 2 has it."""
-    made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))  # noqa: S106 - no password
     made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     made.train_from_iterator(LINES, trainers.BpeTrainer(vocab_size=500, special_tokens=specials, show_progress=False))
@@ -102,7 +102,7 @@ def _unigram(scheme: str, normalizer: Any = None, *, fallback: bool = False) -> 
 
 
 def _bert() -> Tokenizer:
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 - as above
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
@@ -115,7 +115,8 @@ def _bert() -> Tokenizer:
 
 def _words() -> Tokenizer:
     words = sorted({word for line in LINES for word in line.split()} | {"<T>", "tool"})
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["[UNK]", *words])}, unk_token="[UNK]"))
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", *words])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106 - as above
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return made
 

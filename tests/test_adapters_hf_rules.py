@@ -1,4 +1,4 @@
-"""huggingface's library is the oracle: where everything is allowed the ids are its ids, and what is not is never made."""
+"""huggingface's library is the oracle: what all may write has its ids, and what nobody may write is never made."""
 
 from __future__ import annotations
 

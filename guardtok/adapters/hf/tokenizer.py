@@ -205,10 +205,12 @@ class HfTokenizer:
     def _fingerprints(self) -> tuple[str, str]:
         # How it decodes, truncates and pads decides no id.
         tree = json.loads(self._document.text)
-        facts = {
-            key: tree.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer", "post_processor")
-        }
+        facts = {key: tree.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
         facts |= {"library": "tokenizers", "text_tokens": sorted(self._text_tokens)}
+        try:
+            facts["affixes"] = self.affixes
+        except TokenizerError:
+            facts["affixes"] = tree["post_processor"]
 
         def digest(custom: Mapping[str, int]) -> str:
             text = json.dumps(facts | {"custom_tokens": custom}, sort_keys=True)
