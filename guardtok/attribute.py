@@ -70,10 +70,12 @@ def _sizes(ids: Sequence[int], piece: Piece, ruleset: Ruleset) -> list[int] | No
         return None
     spelled = [tokenizer.decode_bytes([token_id]) for token_id in ids]
     sizes = [len(part) for part in spelled]
-    joined, text = b"".join(spelled), piece.text.encode()
-    if joined == b" " + text:  # The prefix of a SentencePiece is nobody's.
-        return [sizes[0] - 1, *sizes[1:]]
-    return sizes if joined == text else None
+    whole, text = b"".join(spelled), piece.text.encode()
+    if whole == b" " + text:
+        # The prefix that SentencePiece and its kin write before a run is nobody's.
+        sizes[next(index for index, size in enumerate(sizes) if size)] -= 1
+        return sizes
+    return sizes if whole == text else None
 
 
 def _sweep(sizes: Sequence[int], spans: Sequence[tuple[int, int, str]]) -> Iterator[frozenset[str]]:

@@ -11,7 +11,7 @@ from array import array
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from guardtok.adapters.hf import HfTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
@@ -23,7 +23,7 @@ from guardtok.scan import find
 from guardtok.violation import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -35,8 +35,12 @@ if TYPE_CHECKING:
     from guardtok.tokenizer import Ids, Tokenizer
     from guardtok.violation import Violation
 
+_Made = TypeVar("_Made")
+
 _MINT = object()
 _NONE: frozenset[int] = frozenset()
+_WORTH_A_BATCH = 4_000
+"""Characters of ordinary runs from which on one call for all of them costs less than one for each."""
 
 
 class Encoded:
@@ -163,8 +167,9 @@ def encode(report: Report) -> Encoded:
     parts: list[Ids] = []
     ends: list[int] = []
     count = 0
-    for piece in pieces:
-        ids = encode_piece(piece, intake, ruleset, at_start=count == 0)
+    ahead = _encode_ahead(pieces, ruleset)
+    for index, piece in enumerate(pieces):
+        ids = encode_piece(piece, intake, ruleset, at_start=count == 0, made=ahead.get(index))
         count += len(ids)
         parts.append(ids)
         ends.append(count)
@@ -173,7 +178,21 @@ def encode(report: Report) -> Encoded:
     return Encoded(_MINT, joined, ruleset.fingerprint, account)
 
 
-def encode_piece(piece: Piece, intake: Intake, ruleset: Ruleset, *, at_start: bool) -> Ids:
+def _encode_ahead(pieces: Sequence[Piece], ruleset: Ruleset) -> dict[int, Ids]:
+    """Encode all ordinary runs but the first in one call, where the tokenizer can. By index of the piece, unchecked."""
+    rules = ruleset.rules
+    if rules is None:
+        return {}
+    runs = [index for index, piece in enumerate(pieces) if index and piece.token_id is None and not piece.normalized]
+    texts = [pieces[index].text for index in runs]
+    if len(texts) == 1 or sum(map(len, texts)) < _WORTH_A_BATCH:
+        return {}
+    tokenizer = rules.tokenizer
+    made = _call(partial(tokenizer.encode_ordinary_batch, texts), "".join(texts), tokenizer)
+    return dict(zip(runs, made, strict=True))
+
+
+def encode_piece(piece: Piece, intake: Intake, ruleset: Ruleset, *, at_start: bool, made: Ids | None = None) -> Ids:
     """Encode a stretch of an output: a token's id, or ordinary text as `encode_run` does it.
 
     A model that makes a control token's id of plain text may do so where one source wrote the whole stretch and may
@@ -184,6 +203,7 @@ def encode_piece(piece: Piece, intake: Intake, ruleset: Ruleset, *, at_start: bo
         intake: The text that it was made of.
         ruleset: The forms, and the tokenizer.
         at_start: Whether it begins the output.
+        made: What the tokenizer made of it already, unchecked.
 
     Raises:
         TokenizerError: The tokenizer failed, or there is none.
@@ -204,16 +224,17 @@ def encode_piece(piece: Piece, intake: Intake, ruleset: Ruleset, *, at_start: bo
             if form.token_id in ids
         )
 
-    return encode_run(piece.text, ruleset, at_start=at_start, normalized=piece.normalized, may_make=may_make)
+    return encode_run(piece.text, ruleset, at_start=at_start, normalized=piece.normalized, may_make=may_make, made=made)
 
 
-def encode_run(
+def encode_run(  # noqa: PLR0913 - what is known of the run
     text: str,
     ruleset: Ruleset,
     *,
     at_start: bool,
     normalized: bool = False,
     may_make: Callable[[frozenset[int]], bool] | None = None,
+    made: Ids | None = None,
 ) -> Ids:
     """Encode text in which nothing is parsed, and check that no reserved id came out.
 
@@ -226,6 +247,7 @@ def encode_run(
         at_start: Whether it begins the output.
         normalized: Whether the tokenizer's normaliser made it.
         may_make: Says whether these reserved ids may come out of it all the same; by default none may.
+        made: What the tokenizer made of it already, unchecked.
 
     Raises:
         TokenizerError: The tokenizer failed, or there is none.
@@ -236,7 +258,9 @@ def encode_run(
         raise TokenizerError(
             "This guard has no tokenizer: it can check, not encode. Load it with one: Guard.load(policy, tokenizer=…)."
         )
-    if normalized and rules is not None:
+    if made is not None:
+        ids = made
+    elif normalized and rules is not None:
         ids = _call(partial(rules.tokenizer.encode_normalized, text, at_start=at_start, inside=False), text, tokenizer)
     else:
         ids = _call(partial(tokenizer.encode_ordinary, text, at_start=at_start), text, tokenizer)
@@ -315,12 +339,9 @@ def _least(reserved: frozenset[int]) -> int:
     return min(reserved, default=2**32)
 
 
-def _call(call: Callable[[], Ids], text: str, tokenizer: Tokenizer) -> Ids:
+def _call(call: Callable[[], _Made], text: str, tokenizer: Tokenizer) -> _Made:
     try:
-        ids = call()
-        # A snapshot is what gets proven, and what is returned: not a list that somebody else still holds, and not
-        # something that gives other ids when it is read again. tiktoken and tokenizers make a new list each time.
-        return ids if isinstance(tokenizer, (TiktokenTokenizer, HfTokenizer)) else array("I", ids).tolist()
+        return cast("_Made", _own(call(), tokenizer))
     except GuardtokError:
         raise
     except BaseException as error:
@@ -332,6 +353,19 @@ def _call(call: Callable[[], Ids], text: str, tokenizer: Tokenizer) -> Ids:
         f"Tokenizer {tokenizer.name!r} failed with {failure} on {len(text):,} characters; nothing was encoded. "
         "Cut very long runs of one character, or set a lower `limits.max_chars`."
     )
+
+
+def _own(made: Any, tokenizer: Tokenizer) -> Any:  # noqa: ANN401 - ids, or a list of them
+    """Return ids that nobody else holds.
+
+    A snapshot is what gets proven, and what is returned: not a list that somebody else still holds, and not something
+    that gives other ids when it is read again. tiktoken and tokenizers make a new list of ints each time.
+    """
+    if isinstance(tokenizer, (TiktokenTokenizer, HfTokenizer)):
+        return made
+    if made and isinstance(made, list) and not isinstance(made[0], int):
+        return [array("I", ids).tolist() for ids in made]
+    return array("I", made).tolist()
 
 
 def _take_apart(text: str, ruleset: Ruleset) -> Iterator[str]:

@@ -121,16 +121,10 @@ class _Placer:
         normal, spans = self._rules.tokenizer.align(run.text)
         origins = [_origin(run, low) for low, _ in spans]
         found = self._choose(self._locate(normal, run, spans, matches), normal, origins)
-        kept = [(each.match[1], each.match[2]) for each in found]
-        lost = [match for match in matches if not any(match[1] < high and low < match[2] for low, high in kept)]
-        lone = next((match for match in lost if self._stays(match, run)), None)
-        if lone is not None:
-            # A neighbour would unmake it, so nothing is normalised over its borders.
-            form, start, end = lone
-            low, high = _position(run, start), _position(run, end - 1) + 1
-            yield from self._again(_slice(run, 0, low), [match for match in matches if match[2] <= start])
-            yield Piece(self._text[start:end], ((0, start),), self._forms[form].token_id)
-            yield from self._again(_slice(run, high, len(run.text)), [match for match in matches if match[1] >= end])
+        staying = list(self._find_staying(run, _outside(matches, [each.match for each in found])))
+        if staying:
+            # A neighbour would unmake these, so nothing is normalised over their borders.
+            yield from self._split(run, staying, matches)
             return
         if not found:
             yield run
@@ -144,6 +138,20 @@ class _Placer:
             last = max(last, each.end)
         if last < len(normal):
             yield self._part(normal, origins, last, len(normal))
+
+    def _split(self, run: Piece, tokens: Sequence[Match], matches: Sequence[Match]) -> Iterator[Piece]:
+        """Yield the tokens, and what becomes of the text between them."""
+        rest = _outside(matches, tokens)
+        last = index = 0
+        for form, start, end in tokens:
+            low = _position(run, start)
+            before = index
+            while index < len(rest) and rest[index][1] < start:
+                index += 1
+            yield from self._again(_slice(run, last, low), rest[before:index])
+            yield Piece(self._text[start:end], ((0, start),), self._forms[form].token_id)
+            last = low + end - start
+        yield from self._again(_slice(run, last, len(run.text)), rest[index:])
 
     def _again(self, run: Piece, matches: Sequence[Match]) -> Iterable[Piece]:
         if not run.text:
@@ -210,20 +218,34 @@ class _Placer:
             for place in beside
         )
 
-    def _stays(self, match: Match, run: Piece) -> bool:
-        """Whether a match is a token as its own source wrote it, whatever its neighbours make of it."""
-        form, start, end = match
-        if self._text[start:end] != self._forms[form].text:
-            return False
-        own = self._intake.runs[self._intake.run_at(start)]
-        low = max(_position(run, start) - (start - own.start), 0)
-        high = min(_position(run, end - 1) + own.end - end + 1, len(run.text))
-        alone = _slice(run, low, high)
-        if len(alone.text) == len(run.text):
-            return False
-        normal, spans = self._rules.tokenizer.align(alone.text)
-        found = self._locate(normal, alone, spans, [match])
-        return bool(self._choose(found, normal, [_origin(alone, place) for place, _ in spans]))
+    def _find_staying(self, run: Piece, matches: Sequence[Match]) -> Iterator[Match]:
+        """Yield the matches that are tokens as their own source wrote them, whatever its neighbours make of them."""
+        by_source: dict[int, list[Match]] = {}
+        for match in matches:
+            if self._text[match[1] : match[2]] == self._forms[match[0]].text:
+                by_source.setdefault(self._intake.run_at(match[1]), []).append(match)
+        for index, own in by_source.items():
+            written = self._intake.runs[index]
+            low = max(_position(run, own[0][1]) - (own[0][1] - written.start), 0)
+            high = min(_position(run, own[-1][2] - 1) + written.end - own[-1][2] + 1, len(run.text))
+            alone = _slice(run, low, high)
+            if len(alone.text) < len(run.text):
+                normal, spans = self._rules.tokenizer.align(alone.text)
+                origins = [_origin(alone, place) for place, _ in spans]
+                yield from (
+                    each.match for each in self._choose(self._locate(normal, alone, spans, own), normal, origins)
+                )
+
+
+def _outside(matches: Sequence[Match], tokens: Sequence[Match]) -> list[Match]:
+    """Return the matches that overlap none of the tokens; both are in order."""
+    ends = [end for _, _, end in tokens]
+    outside: list[Match] = []
+    for match in matches:
+        place = bisect_right(ends, match[1])
+        if place == len(tokens) or tokens[place][1] >= match[2]:
+            outside.append(match)
+    return outside
 
 
 def _origin(piece: Piece, position: int) -> int:
@@ -234,8 +256,11 @@ def _origin(piece: Piece, position: int) -> int:
 
 def _position(piece: Piece, origin: int) -> int:
     """Return where in a piece the character is that came from `origin`; it was not cut."""
-    stretches = [(at, place) for at, place in piece.origins if 0 <= place <= origin]
-    at, place = max(stretches, key=lambda each: each[1])
+    # Where something was put in, its -1 stands between places that ascend.
+    index = len(piece.origins) - 1
+    while not 0 <= piece.origins[index][1] <= origin:
+        index -= 1
+    at, place = piece.origins[index]
     return at + origin - place
 
 

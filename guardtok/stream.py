@@ -58,7 +58,9 @@ class Stream:
         self._beginnings = beginnings
         self._source = source
         self._longest = longest_disguise(ruleset)
-        self._lookout = ruleset.lookout if source in ruleset.watched else None
+        # What the tokenizer's normaliser makes into a form begins, nearly always, as a disguise does.
+        folds = ruleset.rules is not None and ruleset.rules.folding is not None
+        self._lookout = ruleset.lookout if folds or source in ruleset.watched else None
         self._key = key
         self._request_id = request_id
         self._emit = emit

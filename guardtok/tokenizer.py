@@ -229,6 +229,10 @@ class RuledTokenizer(Tokenizer, Protocol):
         """
         ...
 
+    def encode_ordinary_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """Return `encode_ordinary` of each text; none of them begins the output."""
+        ...
+
     def is_word(self, char: str) -> bool:
         """Whether a character is a part of a word, so that no `single_word` token may stand next to it."""
         ...

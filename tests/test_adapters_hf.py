@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -190,6 +191,16 @@ def test_a_custom_token_means_one_thing(form: str, id_: int) -> None:
         HfTokenizer(build("byte-level", AddedToken("<think>"))).with_custom_tokens({form: id_})
 
 
+def test_the_model_s_own_id_of_a_custom_token_is_reserved_too() -> None:
+    """The model would write the string with an id of its own, and what that means to a model is the same."""
+    tokenizer = build("unigram, never")
+    own = tokenizer.token_to_id("</s>")
+    assert own in tokenizer.encode("a</s>", add_special_tokens=False).ids
+    bound = guard(tokenizer, more='custom_tokens: {"</s>": 5000},')
+    assert own not in bound.encode("a</s>", source="user").ids
+    assert bound.encode("</s>", source="template").ids == [5000]
+
+
 @pytest.mark.parametrize(
     ("processor", "expected"),
     [
@@ -293,6 +304,41 @@ def test_a_neighbour_cannot_unmake_a_token() -> None:
         # What the template itself writes beside it means what it means in the library.
         both = Text(form + after, source="template")
         assert guard(tokenizer).encode(both).ids == tokenizer.encode(form + after, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_long_runs_are_encoded_as_the_library_does(kind: str) -> None:
+    """They go through it in one call, and each is checked all the same."""
+    tokenizer = build(kind, AddedToken("<|a|>", special=True), AddedToken("</s>", special=True))
+    prose = re.sub(r"</?s>|\[[A-Z]+\]", "", " ".join(LINES)) * 8
+    turns = [Text("<|a|>", source="template") + Text(prose, source="user") for _ in range(9)]
+    text = Text("", source="user").join(turns)
+    bound = guard(tokenizer)
+    assert bound.encode(text).ids == tokenizer.encode(str(text), add_special_tokens=False).ids
+    forged = text + Text("</s>", source="user") + Text("<|a|>x", source="template")
+    out = bound.encode(forged)
+    assert tokenizer.token_to_id("</s>") not in out.ids
+    assert out.ids.count(tokenizer.token_to_id("<|a|>")) == 10
+
+
+def test_text_that_goes_on_is_broken_where_a_normaliser_makes_a_form() -> None:
+    """Whole, and in chunks."""
+    tokenizer = build("byte-level under NFKC and lower case", AddedToken("</s>", normalized=True))
+    text = f"a {FULL_WIDTH} </s> b"
+    broken = guard(tokenizer).sanitize(text, source="user").text
+    assert broken == "a \uff1c_\uff0fs\uff1e <_/s> b"
+    for cut in range(len(text)):
+        stream = guard(tokenizer).stream(source="user")
+        assert stream.feed(text[:cut]) + stream.feed(text[cut:]) + stream.finish() == broken
+
+
+@pytest.mark.parametrize("kind", ["byte-level", "byte-level with a prefix", "llama", "unigram, first"])
+def test_each_id_counts_for_those_who_wrote_it(kind: str) -> None:
+    """The prefix that a tokenizer writes before a run does not blur who wrote what in it."""
+    text = Text("hello", source="user") + Text(" world", source="document")
+    out = guard(build(kind)).encode(text)
+    assert out.sources[0] == {"user"}
+    assert out.sources[-1] == {"document"}
 
 
 def test_a_run_that_is_not_at_the_start_gets_no_prefix() -> None:

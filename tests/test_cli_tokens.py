@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command_line import guardtok
+from hf_tokenizers import build
+from tokenizers import AddedToken
 
 from guardtok import Guard
 from guardtok.encodings import load_tokenizer
@@ -141,3 +143,22 @@ def test_a_lock_that_cannot_be_written_is_status_2(policy: Path) -> None:
     ran = guardtok("tokens", "guardtok", "--policy", policy, "--lock")
     assert (ran.status, ran.out) == (2, "")
     assert "cannot be written" in ran.err
+
+
+def test_every_added_token_is_listed_with_its_class(tmp_path: Path) -> None:
+    """White space and what the policy calls text are no control tokens, and are listed all the same."""
+    tokenizer = build("llama", AddedToken("<div>"), AddedToken("\n\n"), AddedToken("<think>"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    policy = tmp_path / "mine.yaml"
+    policy.write_text("guardtok: 1\nextends: chatml\ntext_tokens: ['<div>']\n", encoding="utf-8")
+    ran = guardtok("tokens", tmp_path / "tokenizer.json", "--policy", policy, "--format", "json")
+    classes = {row["form"]: row["class"] for row in ran.objects[0]["tokens"]}
+    assert classes == {
+        "<unk>": "unknown",
+        "<s>": "control",
+        "</s>": "control",
+        "<div>": "text",
+        "\n\n": "white space",
+        "<think>": "control",
+        **{form: "custom" for form in classes if form.startswith("<|")},
+    }

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _TINY = {"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "x"}
 _EACH_CHARACTER = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
 _PROBE = "<q>"
+_WORTH_A_THREAD = 2_000
+"""Characters of a text from which on another thread encodes it."""
 
 
 class Copies:
@@ -80,6 +82,13 @@ class Copies:
         """Encode text; see `Tokenizer.encode_ordinary`."""
         return self._encode(self._start if at_start else self._later, text)
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode texts; see `RuledTokenizer.encode_ordinary_batch`."""
+        later = self._later
+        made = self._guarded(lambda: later.encode_batch_fast(texts, add_special_tokens=False), "".join(texts))
+        ids = [each.ids for each in made]
+        return [[self._ids.get(id_, id_) for id_ in run] for run in ids] if self._ids else ids
+
     def encode_normalized(self, text: str, *, at_start: bool, inside: bool) -> list[int]:
         """Encode text that is normalised; see `RuledTokenizer.encode_normalized`."""
         if not inside:
@@ -122,8 +131,11 @@ class Copies:
     def _encode(self, tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
         if not text:
             return []
-        # A batch of one lets other threads run, and computes no offsets.
-        ids = self._guarded(lambda: tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids, text)
+        if len(text) < _WORTH_A_THREAD:
+            ids = self._guarded(lambda: tokenizer.encode(text, add_special_tokens=False).ids, text)
+        else:
+            # A batch of one lets other threads run, and computes no offsets; but it has to wake a thread.
+            ids = self._guarded(lambda: tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids, text)
         return [self._ids.get(id_, id_) for id_ in ids] if self._ids else ids
 
     def _guarded(self, call: Callable[[], Any], text: str) -> Any:  # noqa: ANN401 - what the call returns

@@ -252,6 +252,14 @@ class HfTokenizer:
         """
         return self._copies.encode(text, at_start=at_start)
 
+    def encode_ordinary_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """Return `encode_ordinary` of each text, in the library's threads; none of them begins the output.
+
+        Raises:
+            TokenizerError: The library failed or panicked.
+        """
+        return list(self._copies.encode_batch(texts))
+
     def encode_normalized(self, text: str, *, at_start: bool, inside: bool) -> Ids:
         """Encode normalised text in which no control token is parsed; see `RuledTokenizer.encode_normalized`.
 
