@@ -87,6 +87,7 @@ def test_a_model_says_what_its_library_does(name: str) -> None:
     ours = load(name)
     assert isinstance(ours, RuledTokenizer)
     assert (ours.ruled, ours.normalizes, ours.folds, ours.patterns, ours.affixes) == (False, False, {}, {}, ((), ()))
+    assert ours.encode_ordinary_batch(["a", ""]) == [ours.encode_ordinary("a", at_start=False), []]
     assert ours.align("ﬁ") == ("ﬁ", ((0, 1),))
     assert (ours.is_word("é"), ours.is_word(" ")) == (True, False)
     unknown = ours.control_tokens[0]
