@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from guardtok.adapters.hf import HfTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer

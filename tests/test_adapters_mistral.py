@@ -87,6 +87,7 @@ def test_a_model_says_what_its_library_does(name: str) -> None:
     ours = load(name)
     assert isinstance(ours, RuledTokenizer)
     assert (ours.ruled, ours.normalizes, ours.folds, ours.patterns, ours.affixes) == (False, False, {}, {}, ((), ()))
+    assert ours.encode_ordinary_batch(["a", ""]) == [ours.encode_ordinary("a", at_start=False), []]
     assert ours.align("ﬁ") == ("ﬁ", ((0, 1),))
     assert (ours.is_word("é"), ours.is_word(" ")) == (True, False)
     unknown = ours.control_tokens[0]
@@ -355,7 +356,8 @@ def test_a_piece_that_the_normaliser_makes_is_seen_and_kept_out(text: str) -> No
     """Full-width characters become the piece in SentencePiece itself; a guard finds it there, and cuts it apart."""
     tokenizer = folding()
     assert not tokenizer.reserved_ids.isdisjoint(tokenizer.encode_ordinary(text, at_start=True))
-    out = Guard(Policy.parse(CHAT), tokenizer, sinks=()).encode(text, source="user")
+    # No view looks for it: it is no disguise, the tokenizer itself parses it.
+    out = Guard(Policy.parse(CHAT + "lookalikes: ignore\n"), tokenizer, sinks=()).encode(text, source="user")
     assert tokenizer.reserved_ids.isdisjoint(out.ids)
     assert {violation.token for violation in out.violations} == {"[_REF]"}
     assert tokenizer.decode_bytes(out.ids).decode() == " " + tokenizer.normalize(text)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from guardtok.tokenizer import Tokenizer
 
 RIGHT = load_tokenizer("guardtok")
+WITH_CHARACTER = RIGHT.with_custom_tokens({"§": RIGHT.n_vocab})
+WITH_TWIN = RIGHT.with_custom_tokens({"import": RIGHT.n_vocab})
 
 
 class PanicException(BaseException):
@@ -104,6 +106,28 @@ class Unreserved(Delegate):
     @property
     def reserved_ids(self) -> frozenset[int]:
         return super().reserved_ids - {TOOL_CALL.id}
+
+
+class UnreservedCharacter(Delegate):
+    """Does not reserve the id of a control token that is one character."""
+
+    def __init__(self, inner: Tokenizer = WITH_CHARACTER) -> None:
+        super().__init__(inner)
+
+    @property
+    def reserved_ids(self) -> frozenset[int]:
+        return super().reserved_ids - {RIGHT.n_vocab}
+
+
+class ForgetsTwins(Delegate):
+    """Does not reserve the ordinary token that spells a control token."""
+
+    def __init__(self, inner: Tokenizer = WITH_TWIN) -> None:
+        super().__init__(inner)
+
+    @property
+    def reserved_ids(self) -> frozenset[int]:
+        return frozenset(token.id for token in self.control_tokens)
 
 
 class Unsorted(Delegate):
@@ -270,6 +294,8 @@ class TakesAnything(Delegate):
 FAULTS: dict[type[Delegate], str] = {
     Hides: "control tokens",
     Unreserved: "control tokens",
+    UnreservedCharacter: "control tokens",
+    ForgetsTwins: "control tokens",
     Unsorted: "control tokens",
     Twice: "control tokens",
     Renames: "control tokens",

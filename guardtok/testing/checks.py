@@ -157,7 +157,7 @@ def _check_lossless(subject: Subject) -> None:
         for at_start in (True, False):
             ids = subject.encode(case.text, at_start=at_start)
             decoded = tokenizer.decode_bytes(ids)
-            if unknown.isdisjoint(ids) and decoded != data and decoded.removeprefix(b" ") != data.removeprefix(b" "):
+            if unknown.isdisjoint(ids) and decoded not in {data, b" " + data, data.removeprefix(b" ")}:
                 _fail("lossless", f"{subject.place(number)} does not come back, at_start={at_start}")
 
 

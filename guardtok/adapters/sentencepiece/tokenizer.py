@@ -21,7 +21,7 @@ from guardtok.violation import broken
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from guardtok.tokenizer import Pattern
+    from guardtok.tokenizer import Ids, Pattern
 
 MAX_ID = 2**31 - 1
 """SentencePiece's ids are signed 32-bit integers."""
@@ -227,6 +227,14 @@ class SentencePieceTokenizer:
             TokenizerError: SentencePiece failed.
         """
         return list(self._guarded(lambda: self._prefixed.encode(text), text))
+
+    def encode_ordinary_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """Return `encode_ordinary` of each text; none of them begins the output.
+
+        Raises:
+            TokenizerError: SentencePiece failed.
+        """
+        return [self.encode_ordinary(text, at_start=False) for text in texts]
 
     def encode_normalized(self, text: str, *, at_start: bool, inside: bool) -> list[int]:  # noqa: ARG002 - as above
         """Encode a part of normalised text, with the prefix unless it goes on from ordinary text.
