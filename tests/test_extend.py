@@ -273,6 +273,14 @@ def test_ids_that_leave_holes_are_said() -> None:
     assert found == ["10 ids between the base's highest and the new ones are nobody's: a model gets a row for each."]
 
 
+def test_every_token_that_begins_with_another_is_named() -> None:
+    """Whatever stands between the two in the order of their spelling."""
+    forms = ["<|x", "<|xa", "<|xaz", "<|xb", "<|xc"]
+    with pytest.raises(ExtensionError) as raised:
+        extend(BASE, forms)
+    assert [finding.where for finding in raised.value.findings] == ["<_|xa", "<_|xaz", "<_|xb", "<_|xc"]
+
+
 @pytest.mark.parametrize("count", [20, 200])
 def test_tokens_that_begin_with_one_another(count: int) -> None:
     """With `overlap="longest"` they are added, said to be doubtful, and a guard reads the longest."""

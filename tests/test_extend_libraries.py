@@ -22,7 +22,7 @@ from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.added_tokens import add_tokens, is_huggingface
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import ExtensionError, MissingExtraError, TokenizerError
-from guardtok.extending.compare import compare
+from guardtok.extending.compare import _shrink, compare
 from guardtok.extending.formats import to_onig, to_tokenizers, write_plugin, write_tokenizer_json
 from guardtok.extension import Placement
 from guardtok.manifest import write_manifest
@@ -195,6 +195,11 @@ def test_a_planted_difference_is_found(forms: list[str], data: st.DataObject) ->
     assert found is not None
     assert found.text == wrong
     assert compare(left, made(ids)) is None
+
+
+def test_a_shorter_text_of_the_same_characters_is_found() -> None:
+    """Where nothing can be taken out of a text, another order of its characters may still do with fewer."""
+    assert _shrink("xxabcdxx", lambda text: "abcd" in text or "da" in text) == "da"
 
 
 def test_what_cuts_and_fills_a_text_is_no_difference() -> None:

@@ -134,6 +134,14 @@ def test_a_forged_manifest_is_refused(manifest: Path, edit: Callable[[dict[str, 
         assert "<|evil|>" not in str(raised.value)
 
 
+def test_a_key_that_is_written_twice_is_refused(manifest: Path) -> None:
+    """Readers differ in which of the two they take, so it does not matter that both say the same."""
+    data = manifest.read_bytes()
+    manifest.write_bytes(data.replace(b'"name": "mine",', b'"name": "mine", "name": "mine",', 1))
+    with pytest.raises(VocabularyError, match="a key is written twice"):
+        load_tokenizer(manifest)
+
+
 def test_a_manifest_belongs_to_its_base(manifest: Path, tmp_path: Path) -> None:
     """Another fingerprint, another vocabulary, or none of that name: three errors."""
     change(manifest, lambda tree: tree["base"].update(fingerprint="sha256:" + "0" * 64))
