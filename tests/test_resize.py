@@ -48,6 +48,28 @@ def test_planning_changes_nothing() -> None:
     assert model.tok_emb.max_norm == 0.1
 
 
+def test_a_probe_puts_back_what_a_forward_pass_moves() -> None:
+    """Chance that is drawn and buffers that count, even in evaluation mode, are as before."""
+
+    class Restless(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+            self.register_buffer("cache", torch.zeros(2), persistent=False)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            self.cache = torch.rand(3)
+            return super().forward(ids)
+
+    model = Restless()
+    before = (content(model), torch.get_rng_state().tolist())
+    plan = plan_resize(model, extension())
+    assert (content(model), torch.get_rng_state().tolist()) == before
+    plan.apply(model)
+    assert (model.calls.item(), torch.get_rng_state().tolist()) == (0, before[1])
+
+
 def test_a_plan_lists_what_it_will_do() -> None:
     """The text names rows, tensors, ties, configs and findings, with forms broken."""
     plan = plan_resize(Model(tied=True), extension(), configs=[{"vocab_size": ROWS}], multiple_of=8)
