@@ -193,6 +193,30 @@ def test_rows_are_cut_only_when_told() -> None:
     train(model, optimizer, 51)
 
 
+def test_a_row_that_is_written_anew_starts_without_momentum() -> None:
+    """What the optimizer learned in a reserved slot is not the new token's."""
+    model = Model()
+    optimizer = adam(model)
+    train(model, optimizer, 7, 8)
+    assert optimizer.state[model.tok_emb.weight]["exp_avg"][7].any()
+    tokens = [NewToken("<|a|>", 7, Placement.RESERVED, (1,), replaces="<|extra_0|>")]
+    plan_resize(model, extension(tokens=tokens), optimizer).apply(model, optimizer)
+    moments = optimizer.state[model.tok_emb.weight]["exp_avg"]
+    assert not moments[7].any()
+    assert moments[8].any()
+
+
+def test_sizes_of_tokenizer_and_table_are_told_apart() -> None:
+    """Where a config has both, each gets its own number (OLMo 501)."""
+    config = {"vocab_size": ROWS, "embedding_size": 64}
+    model = Model(64)
+    plan_resize(model, extension(), configs=[config]).apply(model)
+    assert config == {"vocab_size": 52, "embedding_size": 64}
+    again = extension(tokens=[NewToken("<|a|>", 70, Placement.APPEND, (1,))], base=52)
+    plan_resize(model, again, configs=[config], multiple_of=64).apply(model)
+    assert config == {"vocab_size": 71, "embedding_size": 128}
+
+
 class Interrupted(BaseException):
     pass
 

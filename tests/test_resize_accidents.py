@@ -575,6 +575,19 @@ def test_a_callback_that_writes_to_old_rows_is_undone() -> None:
     assert content(model) == old
 
 
+def test_a_tensor_that_is_moved_meanwhile_is_found() -> None:
+    """Whoever gives another tensor new memory while rows are made leaves views and optimizers behind."""
+    model = Model()
+    old = model.body.inner.weight.data  # Held, so that the new memory cannot be the old one again.
+
+    def move(request: Request) -> torch.Tensor:
+        model.body.inner.weight.data = old.clone()
+        return request.old[: len(request.tokens)].clone()
+
+    with pytest.raises(ResizeError, match=r"other-tensor-changed at body\.inner\.weight"):
+        plan_resize(model, extension(), init=Callback(move, kl_budget=9)).apply(model)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
