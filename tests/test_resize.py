@@ -48,6 +48,28 @@ def test_planning_changes_nothing() -> None:
     assert model.tok_emb.max_norm == 0.1
 
 
+def test_a_probe_puts_back_what_a_forward_pass_moves() -> None:
+    """Chance that is drawn and buffers that count, even in evaluation mode, are as before."""
+
+    class Restless(Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+            self.register_buffer("cache", torch.zeros(2), persistent=False)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            self.cache = torch.rand(3)
+            return super().forward(ids)
+
+    model = Restless()
+    before = (content(model), torch.get_rng_state().tolist())
+    plan = plan_resize(model, extension())
+    assert (content(model), torch.get_rng_state().tolist()) == before
+    plan.apply(model)
+    assert (model.calls.item(), torch.get_rng_state().tolist()) == (0, before[1])
+
+
 def test_a_plan_lists_what_it_will_do() -> None:
     """The text names rows, tensors, ties, configs and findings, with forms broken."""
     plan = plan_resize(Model(tied=True), extension(), configs=[{"vocab_size": ROWS}], multiple_of=8)
@@ -169,6 +191,30 @@ def test_rows_are_cut_only_when_told() -> None:
     plan.apply(model, optimizer)
     assert (len(model.tok_emb.weight), model.out_head.out_features, config["vocab_size"]) == (52, 52, 52)
     train(model, optimizer, 51)
+
+
+def test_a_row_that_is_written_anew_starts_without_momentum() -> None:
+    """What the optimizer learned in a reserved slot is not the new token's."""
+    model = Model()
+    optimizer = adam(model)
+    train(model, optimizer, 7, 8)
+    assert optimizer.state[model.tok_emb.weight]["exp_avg"][7].any()
+    tokens = [NewToken("<|a|>", 7, Placement.RESERVED, (1,), replaces="<|extra_0|>")]
+    plan_resize(model, extension(tokens=tokens), optimizer).apply(model, optimizer)
+    moments = optimizer.state[model.tok_emb.weight]["exp_avg"]
+    assert not moments[7].any()
+    assert moments[8].any()
+
+
+def test_sizes_of_tokenizer_and_table_are_told_apart() -> None:
+    """Where a config has both, each gets its own number (OLMo 501)."""
+    config = {"vocab_size": ROWS, "embedding_size": 64}
+    model = Model(64)
+    plan_resize(model, extension(), configs=[config]).apply(model)
+    assert config == {"vocab_size": 52, "embedding_size": 64}
+    again = extension(tokens=[NewToken("<|a|>", 70, Placement.APPEND, (1,))], base=52)
+    plan_resize(model, again, configs=[config], multiple_of=64).apply(model)
+    assert config == {"vocab_size": 71, "embedding_size": 128}
 
 
 class Interrupted(BaseException):

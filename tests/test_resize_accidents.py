@@ -279,6 +279,25 @@ def test_surgery_that_went_wrong_is_found(
     assert (code, where) in bench.found()
 
 
+def test_scores_are_held_to_their_bits() -> None:
+    """The smallest change of a weight moves a score by less than any tolerance, and is found among the scores too."""
+    bench = Bench()
+    bench.operate()
+    with torch.no_grad():
+        row = bench.model.out_head.weight[4]
+        row.copy_(torch.nextafter(row, torch.full_like(row, torch.inf)))
+    assert ("old-scores-moved", "out_head") in bench.found()
+
+
+def test_scores_that_move_behind_the_weights_are_found() -> None:
+    """Something that is put onto the head after its weights were copied moves scores, though every weight is right."""
+    bench = Bench()
+    bench.operate()
+    bench.model.body.register_forward_hook(lambda _module, _args, out: out + 0.01)
+    assert ("old-scores-moved", "out_head") in bench.found()
+    assert "old-rows-changed" not in {code for code, _ in bench.found()}
+
+
 def test_a_tie_that_is_lost_is_found() -> None:
     """Input and head were one tensor and are two: the head would be saved twice, or thrown away (mergekit 385)."""
     bench = Bench(tied=True)
@@ -554,6 +573,19 @@ def test_a_callback_that_writes_to_old_rows_is_undone() -> None:
     with pytest.raises(ResizeError, match="old-rows-changed"):
         plan_resize(model, extension(), init=Callback(spoil)).apply(model)
     assert content(model) == old
+
+
+def test_a_tensor_that_is_moved_meanwhile_is_found() -> None:
+    """Whoever gives another tensor new memory while rows are made leaves views and optimizers behind."""
+    model = Model()
+    old = model.body.inner.weight.data  # Held, so that the new memory cannot be the old one again.
+
+    def move(request: Request) -> torch.Tensor:
+        model.body.inner.weight.data = old.clone()
+        return request.old[: len(request.tokens)].clone()
+
+    with pytest.raises(ResizeError, match=r"other-tensor-changed at body\.inner\.weight"):
+        plan_resize(model, extension(), init=Callback(move, kl_budget=9)).apply(model)
 
 
 @pytest.mark.parametrize(

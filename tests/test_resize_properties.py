@@ -14,11 +14,13 @@ from guardtok import plan_resize
 from guardtok.errors import ResizeError
 from guardtok.extension import NewToken, Placement
 from guardtok.resize import init
+from guardtok.resize.census import Role
 from guardtok.resize.digest import digest
 from guardtok.resize.divergence import measured_kl
+from guardtok.resize.fill import plan_mixture
 from guardtok.resize.grown import grown
 from guardtok.resize.receipt import Receipt
-from guardtok.resize.rows import RowPlan
+from guardtok.resize.rows import RowPlan, plan_rows
 from tests.resizable import Model, bits, content, extension, train
 
 if TYPE_CHECKING:
@@ -132,6 +134,25 @@ def test_the_certificate_holds_for_every_input(data: st.DataObject, rows: int, s
     assert measured_kl(logits, kept) <= receipt.kl_certified + 1e-9
 
 
+@given(data=st.data(), rows=st.integers(12, 40), seed=st.integers(0, 5))
+def test_a_peak_is_the_largest_weight_of_a_row(data: st.DataObject, rows: int, seed: int) -> None:
+    """What the certificate counts is no less than the weight that mixing gives, and equal where nothing is blended."""
+    added = data.draw(extensions(rows))
+    choice = data.draw(st.sampled_from(INITS[:4]))
+    plan = plan_rows(added, rows, multiple_of=None, allow_shrink=False)[0]
+    identity = torch.eye(rows, dtype=torch.float64)
+    mixture = plan_mixture(choice, Role.HEAD, identity, plan, seed)
+    assert mixture is not None
+    weights = mixture.mix(identity)
+    assert torch.allclose(weights.sum(1), torch.ones(len(weights), dtype=torch.float64))
+    assert (weights >= 0).all()
+    assert not weights[:, list(plan.overwritten)].any()
+    for peak, largest in zip(mixture.peaks(), weights.amax(1).tolist(), strict=True):
+        assert peak >= largest - 1e-12
+        if mixture.share in {0.0, 1.0}:
+            assert peak == pytest.approx(largest)
+
+
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 3))
 def test_the_measured_divergence_is_the_divergence(old: int, new: int, seed: int) -> None:
     """It equals the sum that defines KL(old || new), computed from two softmaxes."""
@@ -179,6 +200,17 @@ def test_input_rows_mean_their_pieces() -> None:
     assert torch.allclose(table[50], (table[3] + 2 * table[4]) / 3)
     assert torch.equal(table[51], table[5])
     assert not torch.equal(model.out_head.weight[51], model.out_head.weight[5])
+
+
+def test_pieces_that_are_written_anew_do_not_count() -> None:
+    """A row that another new token takes says nothing of what a piece means."""
+    model = Model()
+    tokens = [
+        NewToken("<|a|>", 7, Placement.RESERVED, (), replaces="<|extra_0|>"),
+        NewToken("<|b|>", 50, Placement.APPEND, (7, 3, 99)),
+    ]
+    plan_resize(model, extension(tokens=tokens)).apply(model)
+    assert torch.equal(model.tok_emb.weight[50], model.tok_emb.weight[3])
 
 
 def test_dead_rows_have_no_share() -> None:

@@ -90,7 +90,7 @@ def _problems(tensor: Tensor, *, floating: bool) -> Iterator[tuple[str, str, str
 
 def _layer_problems(place: Place) -> Iterator[Finding]:
     """Yield what about the layer around a vocabulary tensor stands in the way."""
-    if torch.nn.utils.parametrize.is_parametrized(place.owner) or ".parametrizations" in place.module:
+    if ".parametrizations" in place.module:
         fact = "It is computed by a parametrization."
         mend = "Remove it with `torch.nn.utils.parametrize.remove_parametrizations` first."
         yield Finding("parametrized", Severity.ERROR, place.name, fact, mend)
