@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from guardtok.intake import Intake
-    from guardtok.layout import Piece
+    from guardtok.pieces import Piece
     from guardtok.ruleset import Ruleset
     from guardtok.violation import Span
 
@@ -55,6 +55,11 @@ def attribute(
         else:
             yield from _sweep(sizes, spans)
         first = end
+
+
+def sources_of(piece: Piece, intake: Intake) -> Iterator[str]:
+    """Yield the source of each stretch of one source in a piece; `unknown` for what was put in."""
+    return (source for _, _, source in _spans(piece, intake))
 
 
 def _spans(piece: Piece, intake: Intake) -> Iterator[tuple[int, int, str]]:

@@ -88,6 +88,8 @@ class Decided:
         groups: For each form, rule, source and path: its first finding and how many there are.
         refused: The first finding that an enforced `block` refuses, or None.
         reaching: Of a text that is decided part by part, the findings that end after the part, those known before too.
+        candidates: The matches that may become ids, in order, overlapping ones too. `allowed` are the leftmost and
+            longest of them; a tokenizer with rules of its own chooses otherwise.
     """
 
     allowed: tuple[Match, ...] = ()
@@ -97,6 +99,7 @@ class Decided:
     groups: tuple[tuple[Finding, int], ...] = ()
     refused: Finding | None = None
     reaching: tuple[Finding, ...] = ()
+    candidates: tuple[Match, ...] = ()
 
     @property
     def action(self) -> Action:
@@ -160,6 +163,7 @@ def decide(matches: list[Match], intake: Intake, ruleset: Ruleset, window: Windo
         groups=tuple((group[0], len(group)) for group in groups.values()),
         refused=next((f for f in written if f.action is Action.BLOCK and f.mode is Mode.ENFORCE), None),
         reaching=reaching,
+        candidates=tuple(candidates) if ruleset.rules is not None else (),
     )
 
 

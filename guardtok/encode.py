@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, cast
 
+from guardtok.adapters.hf import HfTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
-from guardtok.attribute import TRAINED, attribute, mark_spans
+from guardtok.attribute import TRAINED, attribute, mark_spans, sources_of
 from guardtok.errors import (
     GuardtokError,
     MessageError,
@@ -25,6 +27,7 @@ from guardtok.errors import (
 from guardtok.layout import lay_out
 from guardtok.records import defuse
 from guardtok.scan import find
+from guardtok.violation import Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
     from guardtok.decide import Decided
     from guardtok.intake import Intake
-    from guardtok.layout import Piece
+    from guardtok.pieces import Piece
     from guardtok.records import Report
     from guardtok.ruleset import Ruleset
     from guardtok.tokenizer import Ids, Tokenizer
@@ -193,25 +196,22 @@ def encode(report: Report, trained: Callable[[], Sequence[Span]] | None = None) 
         TokenizerError: The tokenizer failed, or there is none.
         VerificationError: A reserved id came out of ordinary text and could not be kept out.
     """
-    pieces = tuple(lay_out(report.intake, report.decided, report.ruleset))
+    intake, ruleset = report.intake, report.ruleset
+    pieces = tuple(lay_out(intake, report.decided, ruleset))
     if len(pieces) == 1 and pieces[0].token_id is None:  # Most texts: nothing to join.
-        only = encode_run(pieces[0].text, report.ruleset, at_start=True)
-        account = _Live(only, pieces, (len(only),), report, trained)
-        return Encoded(_MINT, only, report.ruleset.fingerprint, account)
+        only = encode_piece(pieces[0], intake, ruleset, at_start=True)
+        return Encoded(_MINT, only, ruleset.fingerprint, _Live(only, pieces, (len(only),), report, trained))
     parts: list[Ids] = []
     ends: list[int] = []
     count = 0
     for piece in pieces:
-        if piece.token_id is not None:
-            ids: Ids = [piece.token_id]
-        else:
-            ids = encode_run(piece.text, report.ruleset, at_start=count == 0)
+        ids = encode_piece(piece, intake, ruleset, at_start=count == 0)
         count += len(ids)
         parts.append(ids)
         ends.append(count)
     joined = _join(parts)
     account = _Live(joined, pieces, tuple(ends), report, trained)
-    return Encoded(_MINT, joined, report.ruleset.fingerprint, account)
+    return Encoded(_MINT, joined, ruleset.fingerprint, account)
 
 
 def count(intake: Intake, decided: Decided, ruleset: Ruleset) -> int:
@@ -223,33 +223,86 @@ def count(intake: Intake, decided: Decided, ruleset: Ruleset) -> int:
     """
     total = 0
     for piece in lay_out(intake, decided, ruleset):
-        ordinary = piece.token_id is None
-        total += len(encode_run(piece.text, ruleset, at_start=total == 0)) if ordinary else 1
+        total += len(encode_piece(piece, intake, ruleset, at_start=total == 0))
     return total
 
 
-def encode_run(text: str, ruleset: Ruleset, *, at_start: bool) -> Ids:
-    """Encode text in which nothing is parsed, and check that no reserved id came out.
+def encode_piece(piece: Piece, intake: Intake, ruleset: Ruleset, *, at_start: bool) -> Ids:
+    """Encode a stretch of an output: a token's id, or ordinary text as `encode_run` does it.
 
-    A tokenizer that makes a reserved id of plain text (Unigram, WordLevel, `ignore_merges`, a normaliser) gets each
-    form in the text cut apart after its first character, and the parts encoded one by one.
+    A model that makes a control token's id of plain text may do so where one source wrote the whole stretch and may
+    write that token, for so it is in the unguarded pipeline.
+
+    Args:
+        piece: The stretch.
+        intake: The text that it was made of.
+        ruleset: The forms, and the tokenizer.
+        at_start: Whether it begins the output.
 
     Raises:
         TokenizerError: The tokenizer failed, or there is none.
         VerificationError: Even the parts make a reserved id.
     """
-    tokenizer = ruleset.tokenizer
+    if piece.token_id is not None:
+        return [piece.token_id]
+
+    def may_make(ids: frozenset[int]) -> bool:
+        sources = set(sources_of(piece, intake))
+        if len(sources) > 1:
+            return False
+        decisions = ruleset.table.get(sources.pop(), ())
+        known = {form.token_id for form in ruleset.forms}
+        return ids <= known and all(
+            decision.action is Action.ALLOW
+            for form, decision in zip(ruleset.forms, decisions, strict=True)
+            if form.token_id in ids
+        )
+
+    return encode_run(piece.text, ruleset, at_start=at_start, normalized=piece.normalized, may_make=may_make)
+
+
+def encode_run(
+    text: str,
+    ruleset: Ruleset,
+    *,
+    at_start: bool,
+    normalized: bool = False,
+    may_make: Callable[[frozenset[int]], bool] | None = None,
+) -> Ids:
+    """Encode text in which nothing is parsed, and check that no reserved id came out.
+
+    A tokenizer that makes a reserved id of plain text (Unigram, WordLevel, `ignore_merges`, a normaliser) gets each
+    form in the text cut apart after its first character, and the parts encoded one by one.
+
+    Args:
+        text: The text.
+        ruleset: The forms, and the tokenizer.
+        at_start: Whether it begins the output.
+        normalized: Whether the tokenizer's normaliser made it.
+        may_make: Says whether these reserved ids may come out of it all the same; by default none may.
+
+    Raises:
+        TokenizerError: The tokenizer failed, or there is none.
+        VerificationError: Even the parts make a reserved id.
+    """
+    tokenizer, rules = ruleset.tokenizer, ruleset.rules
     if tokenizer is None:
         raise TokenizerError(
             "This guard has no tokenizer: it can check, not encode. Load it with one: Guard.load(policy, tokenizer=…)."
         )
-    ids = _call(tokenizer, text, at_start=at_start)
-    if not _leaked(ids, ruleset.reserved):
+    if normalized and rules is not None:
+        ids = _call(partial(rules.tokenizer.encode_normalized, text, at_start=at_start, inside=False), text, tokenizer)
+    else:
+        ids = _call(partial(tokenizer.encode_ordinary, text, at_start=at_start), text, tokenizer)
+    weak = (
+        rules is not None
+        and rules.weak is not None
+        and rules.is_weak(text if normalized else rules.tokenizer.normalize(text))
+    )
+    leaked = _leaked(ids, ruleset.reserved)
+    if not weak and (not leaked or (may_make is not None and may_make(leaked))):
         return ids
-    parts: list[Ids] = []
-    for part in _take_apart(text, ruleset):
-        parts.append(_call(tokenizer, part, at_start=at_start and not any(map(len, parts))))
-    ids = _join(parts)
+    ids = _join(_encode_parts(text, tokenizer, ruleset, at_start=at_start, normalized=normalized))
     leaked = _leaked(ids, ruleset.reserved)
     if leaked:
         token_id = min(leaked)
@@ -259,6 +312,24 @@ def encode_run(text: str, ruleset: Ruleset, *, at_start: bool) -> Ids:
             token_id,
         )
     return ids
+
+
+def _encode_parts(text: str, tokenizer: Tokenizer, ruleset: Ruleset, *, at_start: bool, normalized: bool) -> list[Ids]:
+    """Encode a text form by form in parts. A normaliser runs first, so that no part gets a prefix of its own."""
+    rules = ruleset.rules
+    parts: list[Ids] = []
+    if rules is None:
+        for part in _take_apart(text, ruleset):
+            first = at_start and not any(map(len, parts))
+            parts.append(_call(partial(tokenizer.encode_ordinary, part, at_start=first), part, tokenizer))
+        return parts
+    normal = text if normalized else rules.tokenizer.normalize(text)
+    for number, part in enumerate(_take_apart(normal, ruleset)):
+        encode_part = partial(
+            rules.tokenizer.encode_normalized, part, at_start=at_start and number == 0, inside=number > 0
+        )
+        parts.append(_call(encode_part, part, tokenizer))
+    return parts or [[]]
 
 
 def encode_ordinary(text: str, ruleset: Ruleset, *, at_start: bool) -> list[int]:
@@ -298,12 +369,12 @@ def _least(reserved: frozenset[int]) -> int:
     return min(reserved, default=2**32)
 
 
-def _call(tokenizer: Tokenizer, text: str, *, at_start: bool) -> Ids:
+def _call(call: Callable[[], Ids], text: str, tokenizer: Tokenizer) -> Ids:
     try:
-        ids = tokenizer.encode_ordinary(text, at_start=at_start)
+        ids = call()
         # A snapshot is what gets proven, and what is returned: not a list that somebody else still holds, and not
-        # something that gives other ids when it is read again. tiktoken makes a new list of ints each time.
-        return ids if isinstance(tokenizer, TiktokenTokenizer) else array("I", ids).tolist()
+        # something that gives other ids when it is read again. tiktoken and tokenizers make a new list each time.
+        return ids if isinstance(tokenizer, (TiktokenTokenizer, HfTokenizer)) else array("I", ids).tolist()
     except GuardtokError:
         raise
     except BaseException as error:
@@ -319,8 +390,11 @@ def _call(tokenizer: Tokenizer, text: str, *, at_start: bool) -> Ids:
 
 def _take_apart(text: str, ruleset: Ruleset) -> Iterator[str]:
     data = text.encode()
-    found = find(data, ruleset.automata)
-    borders = sorted({start + len(data[start:end].decode()[0].encode()) for _, start, end in found})
-    for low, high in zip([0, *borders], [*borders, len(data)], strict=True):
+    borders = {start + len(data[start:end].decode()[0].encode()) for _, start, end in find(data, ruleset.automata)}
+    folded = ruleset.rules.find_folded(text) if ruleset.rules is not None else []
+    if folded:
+        ends = list(accumulate((len(char.encode()) for char in text), initial=0))
+        borders.update(ends[start + 1] for _, start, _ in folded)
+    for low, high in pairwise([0, *sorted(borders), len(data)]):
         if low < high:
             yield data[low:high].decode()

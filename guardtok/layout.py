@@ -1,12 +1,11 @@
-"""Decided text → the stretches of the output: ordinary runs, as long as can be, and allowed tokens between them.
-
-Ordinary text is not cut where one source ends and another begins: a tokenizer would merge over that border in the
-unguarded pipeline, and so it does here. What is stripped is deleted in one pass, and cannot be made to reassemble.
-"""
+"""Decided text → the stretches of the output: ordinary runs, as long as can be, and allowed tokens between them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from guardtok.pieces import Piece, Reader
+from guardtok.placement import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -14,36 +13,20 @@ if TYPE_CHECKING:
     from guardtok.decide import Decided
     from guardtok.intake import Intake
     from guardtok.ruleset import Ruleset
-    from guardtok.violation import Span
-
-REPLACEMENT = "\ufffd"
-"""Stays in the place of a cut where the text before it could be the beginning of a form."""
-
-
-class Piece(NamedTuple):
-    """A stretch of the output.
-
-    Attributes:
-        text: Its characters, without those that were cut.
-        origins: Where they came from: pairs of a position in `text` and the position in the intake of the stretch that
-            begins there; -1 in place of the latter is a U+FFFD that was put in.
-        token_id: The id of an allowed token, or None for ordinary text.
-    """
-
-    text: str
-    origins: tuple[tuple[int, int], ...]
-    token_id: int | None
 
 
 def lay_out(intake: Intake, decided: Decided, ruleset: Ruleset) -> Iterable[Piece]:
     """Return the stretches of the output in order. No two ordinary runs follow each other."""
+    rules = ruleset.rules
+    if rules is not None and rules.places and decided.candidates:
+        return place(intake, decided, ruleset, rules)
     if decided.allowed or decided.cuts:
         return _read_pieces(intake, decided, ruleset)
     return (Piece(intake.text, ((0, 0),), None),) if intake.text else ()
 
 
 def _read_pieces(intake: Intake, decided: Decided, ruleset: Ruleset) -> Iterator[Piece]:
-    reader = _Reader(intake.text, decided.cuts, ruleset)
+    reader = Reader(intake.text, decided.cuts, ruleset)
     last = 0
     for form, start, end in decided.allowed:
         if start > last and (run := reader.read(last, start)).text:
@@ -52,56 +35,3 @@ def _read_pieces(intake: Intake, decided: Decided, ruleset: Ruleset) -> Iterator
         last = end
     if last < len(intake.text) and (run := reader.read(last, len(intake.text))).text:
         yield run
-
-
-class _Reader:
-    """Reads the text from left to right and leaves out the cuts.
-
-    Where what is left of a cut ends in a proper prefix of a form, U+FFFD stays in the gap: nothing that follows can
-    complete the form, so nothing reassembles and one pass is enough.
-    """
-
-    def __init__(self, text: str, cuts: tuple[Span, ...], ruleset: Ruleset) -> None:
-        self._text = text
-        self._cuts = cuts
-        self._next = 0
-        self._ruleset = ruleset
-        self._tail = ""  # the end of what was kept so far, as long as the longest form
-
-    def take(self, start: int, end: int, token_id: int | None) -> Piece:
-        """Return the characters between two positions as one piece; no cut lies there."""
-        text = self._text[start:end]
-        if self._cuts:
-            self._tail = (self._tail + text)[-self._ruleset.longest :]
-        return Piece(text, ((0, start),), token_id)
-
-    def read(self, start: int, end: int) -> Piece:
-        """Return the ordinary text between two positions without its cuts."""
-        cuts = self._cuts_before(end)
-        if not cuts:
-            return self.take(start, end, None)
-        kept: list[Piece] = []
-        for cut in cuts:
-            if start < cut.start:
-                kept.append(self.take(start, cut.start, None))
-            if self._may_begin_form():
-                kept.append(Piece(REPLACEMENT, ((0, -1),), None))
-                self._tail = REPLACEMENT
-            start = cut.end
-        if start < end:
-            kept.append(self.take(start, end, None))
-        origins: list[tuple[int, int]] = []
-        length = 0
-        for piece in kept:
-            origins.append((length, piece.origins[0][1]))
-            length += len(piece.text)
-        return Piece("".join(piece.text for piece in kept), tuple(origins), None)
-
-    def _cuts_before(self, end: int) -> tuple[Span, ...]:
-        first = self._next
-        while self._next < len(self._cuts) and self._cuts[self._next].start < end:
-            self._next += 1
-        return self._cuts[first : self._next]
-
-    def _may_begin_form(self) -> bool:
-        return any(self._tail[-size:] in self._ruleset.prefixes for size in range(1, len(self._tail) + 1))

@@ -20,6 +20,8 @@ from guardtok.dialects import catalogue
 from guardtok.errors import PolicyError, TokenizerMismatchError
 from guardtok.policy.model import Reaction
 from guardtok.policy.resolve import Decision, conflicts, resolve, sources_of, unknown_tokens
+from guardtok.rules import Rules, read_rules, with_text_tokens
+from guardtok.tokenizer import TokenClass
 from guardtok.views import Lookout, prepare
 from guardtok.violation import Action, Mode
 
@@ -89,6 +91,7 @@ class Ruleset:
         stripped: For each source, the forms that it must have deleted.
         reserved: Ids that no ordinary text may come out as: the tokenizer's reserved ids, and those of the forms.
         watched: The sources whose look-alikes matter: not ignored, and not those of a source that may write every form.
+        rules: The tokenizer's own rules for added tokens, or None where it has none.
     """
 
     policy: Policy
@@ -107,6 +110,7 @@ class Ruleset:
     stripped: Mapping[str, frozenset[int]] = field(init=False, repr=False)
     reserved: frozenset[int] = field(init=False, repr=False)
     watched: frozenset[str] = field(init=False, repr=False)
+    rules: Rules | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Derive what follows from the table, so that no narrowed copy can carry a stale one."""
@@ -117,8 +121,11 @@ class Ruleset:
         inert = {source: _find_inert(decisions, self.modes[source]) for source, decisions in self.table.items()}
         object.__setattr__(self, "inert", MappingProxyType(inert))
         own = self.tokenizer.reserved_ids if self.tokenizer is not None else frozenset()
-        ids = (form.token_id for form in self.forms)
-        object.__setattr__(self, "reserved", own.union(token_id for token_id in ids if token_id is not None))
+        tokens = self.tokenizer.control_tokens if self.tokenizer is not None else ()
+        free = {token.id for token in tokens if token.kind is not TokenClass.CONTROL} - own
+        ids = {form.token_id for form in self.forms if form.token_id is not None}
+        object.__setattr__(self, "reserved", own | (ids - free))
+        object.__setattr__(self, "rules", read_rules(self.tokenizer, [form.text for form in self.forms]))
         watched = {source for source, reaction in self.lookalikes.items() if reaction is not Reaction.IGNORE}
         trusted = {source for source in watched if all(each.action is Action.ALLOW for each in self.table[source])}
         object.__setattr__(self, "watched", frozenset(watched - trusted))
@@ -149,6 +156,8 @@ def bind(policy: Policy, tokenizer: Tokenizer | None) -> Ruleset:
     """
     if tokenizer is not None:
         _check_binding(policy, tokenizer)
+        if policy.text_tokens:
+            tokenizer = with_text_tokens(tokenizer, [token.form for token in policy.text_tokens], policy.place)
         tokenizer = _add_custom_tokens(policy, tokenizer)
     return _rebuild(policy, tokenizer)
 
@@ -298,7 +307,8 @@ def _collect(policy: Policy, tokenizer: Tokenizer | None) -> list[Form]:
         for entry in known.values():
             if not entry.common:
                 forms.setdefault(entry.form, Form(entry.form, None, entry.role, FormKind.FOREIGN))
-    return list(forms.values())
+    written = {token.form for token in policy.text_tokens}
+    return [form for form in forms.values() if form.text not in written]
 
 
 def _literals(policy: Policy) -> list[str]:

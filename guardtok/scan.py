@@ -6,11 +6,13 @@ alternation of regular expressions has no such bound, and finds a form inside an
 
 from __future__ import annotations
 
+import unicodedata
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from guardtok.intake import Intake
+    from guardtok.rules import Rules
     from guardtok.ruleset import Automata, Ruleset
     from guardtok.violation import Match
 
@@ -20,9 +22,31 @@ _END = itemgetter(2)
 def scan(intake: Intake, ruleset: Ruleset) -> list[Match]:
     """Return every match in `intake`, positions in characters, ordered by their ends."""
     found = find(intake.data, ruleset.automata)
-    if not found or len(intake.data) == len(intake.text):
+    if found and len(intake.data) != len(intake.text):
+        found = _count_characters(found, intake.data)
+    if ruleset.rules is None or ruleset.rules.folding is None:
         return found
-    return _count_characters(found, intake.data)
+    more = _find_folded(intake.text, ruleset.rules)
+    return sorted({*found, *more}, key=_END) if more else found
+
+
+def _find_folded(text: str, rules: Rules) -> list[Match]:
+    """Return the forms that the tokenizer's own normaliser makes of characters that do not spell them."""
+    normal = rules.tokenizer.normalize(text)
+    found = rules.find_folded(normal) if normal != text else []
+    if not found:
+        return []
+    _, spans = rules.tokenizer.align(text)
+    matches: list[Match] = []
+    for form, low, high in found:
+        start, end = spans[low][0], max(spans[high - 1][1], spans[low][0] + 1)
+        if text[start:end] == rules.tokens[form].form:
+            continue
+        # A mark that was composed with the last character belongs to it.
+        while end < len(text) and unicodedata.combining(text[end]) and (high == len(spans) or end < spans[high][0]):
+            end += 1
+        matches.append((form, start, end))
+    return matches
 
 
 def find(data: bytes, automata: Automata) -> list[Match]:

@@ -24,6 +24,13 @@ Ids: TypeAlias = "list[int] | npt.NDArray[np.uint32]"
 """Ids as a tokenizer gives them: a list, or a NumPy array of uint32 that nobody else holds."""
 
 
+WHITE_SPACE = frozenset(
+    "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""Unicode's White_Space, which added tokens swallow in huggingface's library; `str.isspace` knows a few more."""
+
+
 class Role(str, Enum):
     """What a control token is for; each is a built-in group of a policy (`@turn`, `@eos` …)."""
 
@@ -193,6 +200,11 @@ class RuledTokenizer(Tokenizer, Protocol):
         ...
 
     @property
+    def normalizes(self) -> bool:
+        """Whether there is a normaliser."""
+        ...
+
+    @property
     def folds(self) -> Mapping[str, str]:
         """The forms that the normaliser can make out of other characters, so that they become ids.
 
@@ -221,8 +233,12 @@ class RuledTokenizer(Tokenizer, Protocol):
         """Whether a character is a part of a word, so that no `single_word` token may stand next to it."""
         ...
 
-    def normalize(self, text: str) -> Normalized:
+    def normalize(self, text: str) -> str:
         """Normalise text as it is before it is encoded."""
+        ...
+
+    def align(self, text: str) -> Normalized:
+        """Normalise text and say where each character came from, which takes much longer."""
         ...
 
     def encode_normalized(self, text: str, *, at_start: bool, inside: bool) -> Ids:

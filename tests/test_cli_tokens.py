@@ -43,7 +43,7 @@ def test_every_control_token_is_listed() -> None:
     assert tokenizer.fingerprint in ran.out
     for token in tokenizer.control_tokens:
         row = next(line for line in ran.out.splitlines() if line.split()[:1] == [str(token.id)])
-        assert row.split()[1:4] == [token.form, str(token.role), "special"]
+        assert row.split()[1:4] == [token.form, str(token.role), "control"]
 
 
 def test_cl100k_base_is_listed(vocab: Callable[[str], Tokenizer]) -> None:

@@ -31,10 +31,11 @@ LOCK_VERSION = 1
 @click.option("--update", is_flag=True, help="With --lock: let ids that are pinned already change or go.")
 @format_option
 def tokens(*, tokenizer: str, policy: str | None, lock: bool, update: bool, output: Format) -> None:
-    """List every control token of the tokenizer T: id, form, role, class, families.
+    """List every control token and every added token of the tokenizer T: id, form, role, class, families.
 
-    T is a name or the path of a vocabulary's file. The class is `special` for a token of the tokenizer's own and
-    `custom` for one that the policy adds. With --lock nothing is listed.
+    T is a name, or the path of a vocabulary's file or of a tokenizer.json. The class of a token is `control`, `unknown`
+    (the id of what is not known), `byte`, `white space`, `text` (the policy's `text_tokens`), or `custom` where the
+    policy adds it. With --lock nothing is listed.
 
     \b
     Examples:
@@ -67,7 +68,7 @@ def tokens(*, tokenizer: str, policy: str | None, lock: bool, update: bool, outp
     made = table("id", "form", "role", "class", "families")
     for row in rows:
         made.add_row(str(row["id"]), visible(row["form"]), row["role"] or "", row["class"], shorten(row["families"]))
-    click.echo(f"{plain.name}: {len(rows):,} control tokens, {plain.n_vocab:,} ids, fingerprint {plain.fingerprint}")
+    click.echo(f"{plain.name}: {len(rows):,} tokens, {plain.n_vocab:,} ids, fingerprint {plain.fingerprint}")
     write(made, console())
 
 
@@ -75,17 +76,19 @@ def _rows(tokenizer: Tokenizer, policy: Policy | None) -> Iterator[dict[str, Any
     """Yield what there is to say of each control token, in the order of their ids."""
     from guardtok.dialects import catalogue
     from guardtok.ruleset import bind
+    from guardtok.tokenizer import RuledTokenizer
 
     bound = tokenizer if policy is None else bind(policy, tokenizer).tokenizer or tokenizer
-    own = {token.form for token in tokenizer.control_tokens}
+    listed = tokenizer.added_tokens if isinstance(tokenizer, RuledTokenizer) else tokenizer.control_tokens
+    own = {token.form for token in listed}
     known = catalogue()
-    for token in bound.control_tokens:
+    for token in bound.added_tokens if isinstance(bound, RuledTokenizer) else bound.control_tokens:
         entry = known.get(token.form)
         yield {
             "id": token.id,
             "form": token.form,
             "role": token.role.value if token.role is not None else None,
-            "class": "special" if token.form in own else "custom",
+            "class": token.kind.value if token.form in own else "custom",
             "families": list(entry.families) if entry is not None else [],
         }
 

@@ -114,7 +114,12 @@ class _Checker:
 
     def forms(self) -> Iterator[Problem]:
         yield from self._repeated(self._file.forms, ("forms",))
+        yield from self._repeated(self._file.text_tokens, ("text_tokens",))
         custom = self._file.custom_tokens
+        for index, form in enumerate(self._file.text_tokens):
+            if form in custom or form in self._file.forms:
+                place = self._place(("text_tokens", index))
+                yield Problem(place, f"{shown(form)} is declared as a form too.", "Keep one of the two.")
         places = [(form, self._place(("forms", index))) for index, form in enumerate(self._file.forms)]
         for form, place in places:
             if form in custom:

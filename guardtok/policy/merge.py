@@ -38,8 +38,8 @@ def merge(file: PolicyModel, tree: Mapped, name: str, parent: Policy | None, loc
 
     An entry replaces the parent's for the same source and selector, whatever the action of either. A source's default,
     mode and look-alikes, a group, a custom token, each limit, the pinned chat templates and every single value replace
-    the parent's; `forms` and the roles of a chat add to the parent's. Custom tokens keep the parent's order, so that
-    its `auto` ids stay what they were. A lock file stands for the parent's.
+    the parent's; `forms`, `text_tokens` and the roles of a chat add to the parent's. Custom tokens keep the parent's
+    order, so that its `auto` ids stay what they were. A lock file stands for the parent's.
 
     Args:
         file: What the file says; checked.
@@ -64,6 +64,7 @@ def merge(file: PolicyModel, tree: Mapped, name: str, parent: Policy | None, loc
         },
         custom_tokens=_custom_tokens(file, tree, parent),
         forms=_forms(file, tree, parent),
+        text_tokens=_text_tokens(file, tree, parent),
         sources=_sources(file, tree, parent),
         foreign=Reaction(file.foreign) if file.foreign else parent.foreign if parent else Reaction.LOG,
         lookalikes=Reaction(file.lookalikes) if file.lookalikes else parent.lookalikes if parent else Reaction.LOG,
@@ -97,6 +98,13 @@ def _forms(file: PolicyModel, tree: Mapped, parent: Policy | None) -> tuple[Text
     for index, form in enumerate(file.forms):
         forms[form] = TextForm(form, mark_at(tree, ("forms", index)))
     return tuple(forms.values())
+
+
+def _text_tokens(file: PolicyModel, tree: Mapped, parent: Policy | None) -> tuple[TextForm, ...]:
+    tokens = {token.form: token for token in parent.text_tokens} if parent else {}
+    for index, form in enumerate(file.text_tokens):
+        tokens[form] = TextForm(form, mark_at(tree, ("text_tokens", index)))
+    return tuple(tokens.values())
 
 
 def _limits(file: PolicyModel, parent: Policy | None) -> Limits:
@@ -164,6 +172,7 @@ def _digest(policy: Policy) -> str:
         "custom_tokens": {token.form: token.id for token in policy.custom_tokens if token.id is not None},
         "auto_tokens": [token.form for token in policy.custom_tokens if token.id is None],
         "forms": sorted(form.form for form in policy.forms),
+        **({"text_tokens": sorted(token.form for token in policy.text_tokens)} if policy.text_tokens else {}),
         "sources": {
             name: {
                 "default": rules.default and rules.default.action,

@@ -188,6 +188,7 @@ class Policy:
         groups: Its groups, inherited ones included, by name.
         custom_tokens: Tokens to add to the tokenizer, in order.
         forms: Markers without an id, in order.
+        text_tokens: Tokens that are text, which every source may write, in order.
         sources: Its rules by source, `*` included if there is one.
         foreign: What to do about other families' forms.
         lookalikes: What to do about look-alikes, where a source does not say.
@@ -208,6 +209,7 @@ class Policy:
     groups: Mapping[str, Group]
     custom_tokens: tuple[CustomToken, ...]
     forms: tuple[TextForm, ...]
+    text_tokens: tuple[TextForm, ...]
     sources: Mapping[str, SourceRules]
     foreign: Reaction
     lookalikes: Reaction

@@ -121,6 +121,9 @@ class PolicyModel(_Model):
         description="Control tokens to add to the tokenizer: form → id, or `auto` for the next free id.",
     )
     forms: Forms = Field([], description="Markers without an id of their own that are guarded like tokens.")
+    text_tokens: Forms = Field(
+        [], description="Added tokens of the tokenizer that are text: any source may write them (HTML tags in Gemma)."
+    )
     sources: dict[SourceName, SourceModel] = Field(
         {},
         max_length=MAX_SOURCES,

@@ -11,9 +11,9 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any
 
-from guardtok.adapters.hf.document import WHITE_SPACE, flatten, library
+from guardtok.adapters.hf.document import flatten, library
 from guardtok.errors import TokenizerError, is_failure
-from guardtok.tokenizer import Normalized
+from guardtok.tokenizer import WHITE_SPACE, Normalized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,9 +50,12 @@ class Copies:
         normalizer = parts["normalizer"] if self.normalizes else None
         plain, later, inside = (_without_prefix(parts["pre_tokenizer"], which) for which in ("none", "first", "all"))
         self._align = _assemble(normalizer, _EACH_CHARACTER) if self.normalizes else None
-        self._bare = _assemble(_without_prepend(normalizer), _EACH_CHARACTER) if self.normalizes else None
+        self._normalizer = self._align.normalizer if self._align is not None else None
+        self._without_lead = _assemble(_without_prepend(normalizer), None).normalizer if self.normalizes else None
+        self._made = document.blanks
         # What is normalised already is not normalised again; there the tokens are spelled as normalised.
-        inner = [(token, self.normalize(token.content).text) for token in kept if token.normalized]
+        inner = [(token, self.normalize(token.content)) for token in kept if token.normalized]
+        inner += [(token, token.content) for token in kept if not token.normalized and self._is_stable(token.content)]
         raw = [(token, token.content) for token in kept]
         self._ids: dict[int, int] = {}
         self._start = self._copy(normalizer, plain, raw)
@@ -87,26 +90,34 @@ class Copies:
         end = next((place for place, char in enumerate(text) if char in self._blanks), len(text))
         return self._encode(self._inside, text[:end]) + self._encode(self._inner_later, text[end:])
 
-    def normalize(self, text: str) -> Normalized:
-        """Normalise text, and say where each character came from."""
-        return self._spell(self._align, text)
+    def normalize(self, text: str) -> str:
+        """Normalise text."""
+        normalizer = self._normalizer
+        if normalizer is None:
+            return text
+        return str(self._guarded(lambda: normalizer.normalize_str(text), text))
 
     def normalize_form(self, form: str) -> str:
         """Normalise a form without what the normaliser puts before every text."""
-        return self._spell(self._bare, form).text
+        bare = self._without_lead
+        return form if bare is None else str(self._guarded(lambda: bare.normalize_str(form), form))
+
+    def align(self, text: str) -> Normalized:
+        """Normalise text, and say where each character came from."""
+        aligner = self._align
+        if aligner is None:
+            return Normalized(text, tuple((place, place + 1) for place in range(len(text))))
+        spans = self._guarded(lambda: aligner.encode(text, add_special_tokens=False).offsets, text)
+        return Normalized(self.normalize(text), tuple(spans))
 
     def is_word(self, char: str) -> bool:
         """Whether a character is a part of a word. The library is asked, for its Unicode is its own."""
         found = self._guarded(lambda: self._words.encode(_PROBE + char, add_special_tokens=False).tokens, char)
         return bool(found[0] != _PROBE)
 
-    def _spell(self, aligner: tokenizers.Tokenizer | None, text: str) -> Normalized:
-        if aligner is None or aligner.normalizer is None:
-            return Normalized(text, tuple((place, place + 1) for place in range(len(text))))
-        normalizer = aligner.normalizer
-        normal = self._guarded(lambda: normalizer.normalize_str(text), text)
-        spans = self._guarded(lambda: aligner.encode(text, add_special_tokens=False).offsets, text)
-        return Normalized(normal, tuple(spans))
+    def _is_stable(self, form: str) -> bool:
+        """Whether a token that is looked for in the text is found in the normalised text just the same."""
+        return self.normalize_form(form) == form and self._made.isdisjoint(form)
 
     def _encode(self, tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
         if not text:

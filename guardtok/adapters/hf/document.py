@@ -12,18 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import MissingExtraError, TokenizerError, is_failure
-from guardtok.tokenizer import TokenClass
+from guardtok.tokenizer import WHITE_SPACE, TokenClass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import tokenizers
-
-WHITE_SPACE = frozenset(
-    "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
-    "\u2028\u2029\u202f\u205f\u3000"
-)
-"""Unicode's White_Space, which is what the library swallows; `str.isspace` knows a few controls more."""
 
 MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 

@@ -67,7 +67,7 @@ class Forms:
             if not self._copies.normalizes:
                 yield token.form, Pattern(token.form, 0)
                 continue
-            text = self._copies.normalize(token.form).text
+            text = self._copies.normalize(token.form)
             core = self._copies.normalize_form(token.form)
             if core and text.endswith(core):
                 yield token.form, Pattern(text, len(text) - len(core))

@@ -41,7 +41,11 @@ class Spelling:
         self._token = token
         self._decode = decode
         self._added = added
-        self._bytes = {char: byte for byte, char in byte_characters().items()} if "ByteLevel" in kinds else {}
+        self._bytes = (
+            {char: byte for byte, char in byte_characters().items()}
+            if document.byte_level or "ByteLevel" in kinds
+            else {}
+        )
         self._fallback = "ByteFallback" in kinds
         # WordPiece and its like put spaces between tokens and drop marks, so only a whole sequence can be spelled.
         self._one_by_one = bool(self._bytes) or kinds <= {"ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"}

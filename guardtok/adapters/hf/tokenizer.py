@@ -232,10 +232,12 @@ class HfTokenizer:
     def _fingerprints(self) -> tuple[str, str]:
         # How it decodes, truncates and pads decides no id.
         tree = json.loads(self._document.text)
-        facts = {
-            key: tree.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer", "post_processor")
-        }
+        facts = {key: tree.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
         facts |= {"library": "tokenizers", "text_tokens": sorted(self._text_tokens)}
+        try:
+            facts["affixes"] = self.affixes
+        except TokenizerError:
+            facts["affixes"] = tree["post_processor"]
 
         def digest(custom: Mapping[str, int]) -> str:
             text = json.dumps(facts | {"custom_tokens": custom}, sort_keys=True)
@@ -287,13 +289,21 @@ class HfTokenizer:
         """
         return self._copies.encode_normalized(text, at_start=at_start, inside=inside)
 
-    def normalize(self, text: str) -> Normalized:
+    def normalize(self, text: str) -> str:
         """Normalise text as it is before it is encoded.
 
         Raises:
             TokenizerError: The library failed or panicked.
         """
         return self._copies.normalize(text)
+
+    def align(self, text: str) -> Normalized:
+        """Normalise text and say where each character came from, which takes much longer.
+
+        Raises:
+            TokenizerError: The library failed or panicked.
+        """
+        return self._copies.align(text)
 
     def is_word(self, char: str) -> bool:
         """Whether a character is a part of a word, so that no `single_word` token may stand next to it."""
