@@ -87,7 +87,11 @@ def _sizes(ids: Sequence[int], piece: Piece, ruleset: Ruleset) -> list[int] | No
     if tokenizer is None:
         return None
     spelled = [tokenizer.decode_bytes([token_id]) for token_id in ids]
-    return [len(part) for part in spelled] if b"".join(spelled) == piece.text.encode() else None
+    sizes = [len(part) for part in spelled]
+    joined, text = b"".join(spelled), piece.text.encode()
+    if joined == b" " + text:  # The prefix of a SentencePiece is nobody's.
+        return [sizes[0] - 1, *sizes[1:]]
+    return sizes if joined == text else None
 
 
 def _sweep(sizes: Sequence[int], spans: Sequence[tuple[int, int, str]]) -> Iterator[frozenset[str]]:

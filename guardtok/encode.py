@@ -200,7 +200,8 @@ def encode(report: Report, trained: Callable[[], Sequence[Span]] | None = None) 
     pieces = tuple(lay_out(intake, report.decided, ruleset))
     if len(pieces) == 1 and pieces[0].token_id is None:  # Most texts: nothing to join.
         only = encode_piece(pieces[0], intake, ruleset, at_start=True)
-        return Encoded(_MINT, only, ruleset.fingerprint, _Live(only, pieces, (len(only),), report, trained))
+        account = _Live(only, pieces, (len(only),), report, trained)
+        return Encoded(_MINT, only, ruleset.fingerprint, account)
     parts: list[Ids] = []
     ends: list[int] = []
     count = 0

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 from urllib.parse import urlsplit
 
+from guardtok.adapters import mistral
 from guardtok.adapters.hf import HfTokenizer
+from guardtok.adapters.sentencepiece import SentencePieceTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.engines.choose import AUTO, TIKTOKEN
 from guardtok.engines.compared import RESULTS
 from guardtok.errors import EngineError, TokenizerError, UnknownTokenizerError, VocabularyError, near_match
+from guardtok.extended import Extended
 from guardtok.tokenizer import Tokenizer
 from guardtok.violation import visible
 from guardtok.vocabularies import EMBEDDED_FILE, VOCABULARIES, RankFile, Vocabulary
@@ -39,6 +42,9 @@ VOCAB_DIR = "GUARDTOK_VOCAB_DIR"
 
 TOKENIZER_FILE = "tokenizer.json"
 """What huggingface's libraries name the file that holds a tokenizer."""
+
+_MANIFEST = ".extension.json"
+"""How the name of a manifest ends; `guardtok.manifest`, which loads pydantic, is imported where one is read."""
 
 MAX_FILE_BYTES = 64_000_000
 CONNECT_SECONDS = 3.0
@@ -59,6 +65,7 @@ def load_tokenizer(
     | tiktoken.Encoding
     | tokenizers.Tokenizer
     | transformers.PreTrainedTokenizerFast
+    | Extended
     | Tokenizer,
     engine: str = TIKTOKEN,
 ) -> Tokenizer:
@@ -66,10 +73,12 @@ def load_tokenizer(
 
     Args:
         tokenizer: A name out of `tokenizer_names`; a path to a rank file that guardtok knows by its hash, to a
-            `tokenizer.json` or to a folder that holds one (a string counts as a path if it holds a separator or ends in
-            `.tiktoken` or `.json`); a `tiktoken.Encoding`; a `tokenizers.Tokenizer` or a fast tokenizer of
-            transformers; or an object that already is a `Tokenizer`, which is returned as it is. Named tokenizers are
-            kept for the next call.
+            `tokenizer.json`, to a folder that holds one, to a `tekken.json`, to a SentencePiece `.model` or to the
+            manifest of an extension (a string counts as a path if it holds a separator or ends in `.tiktoken`, `.json`,
+            `.model` or as Mistral's models do); what `guardtok.extend` returned; a `tiktoken.Encoding`; a
+            `tokenizers.Tokenizer` or a fast tokenizer of transformers; an object of mistral-common's or sentencepiece's;
+            or an object that already is a `Tokenizer`, which is returned as it is. Named tokenizers are kept for the
+            next call.
         engine: What encodes ordinary text, to the same ids: `tiktoken`; with `guardtok[fast]` also `gigatoken` or
             `riptoken`; or `auto`, the fastest that is installed and was compared for this vocabulary, else tiktoken.
 
@@ -81,7 +90,7 @@ def load_tokenizer(
         VocabularyError: A file that was named, or lies in `GUARDTOK_VOCAB_DIR`, is not what it should be.
         TokenizerError: tiktoken cannot build an encoding, or the object is no tokenizer.
         EngineError: No engine has that name, or it was not compared for this vocabulary in the installed versions.
-        MissingExtraError: The engine that was named, or `tokenizers`, is not installed.
+        MissingExtraError: The engine that was named, or the library that reads the file, is not installed.
     """
     loaded = _load(tokenizer)
     if engine == TIKTOKEN:
@@ -104,6 +113,8 @@ def _equip(tokenizer: TiktokenTokenizer, engine: str, _results: str) -> Tokenize
 def _load(tokenizer: object) -> Tokenizer:
     import tiktoken
 
+    if isinstance(tokenizer, Extended):
+        return tokenizer.tokenizer
     if isinstance(tokenizer, TiktokenTokenizer):
         return tokenizer
     if isinstance(tokenizer, tiktoken.Encoding):
@@ -114,17 +125,26 @@ def _load(tokenizer: object) -> Tokenizer:
         return _load_path(Path(tokenizer))
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
+    return _adapt(tokenizer)
+
+
+def _adapt(tokenizer: object) -> Tokenizer:
+    """Return the tokenizer for an object of one of the libraries that guardtok knows."""
+    adapted = mistral.adapt(tokenizer)
+    if adapted is not None:
+        return adapted
     if _is_huggingface(tokenizer):
         return HfTokenizer(tokenizer)
     raise TokenizerError(
-        f"A {type(tokenizer).__name__} is not a tokenizer. Give a name, the path of a rank file or a tokenizer.json, a "
-        "tiktoken.Encoding, a tokenizers.Tokenizer, a fast tokenizer of transformers, or an object with the methods of "
-        "guardtok.tokenizer.Tokenizer."
+        f"A {type(tokenizer).__name__} is not a tokenizer. Give a name, the path of a file, a tiktoken.Encoding, a "
+        "tokenizers.Tokenizer, a fast tokenizer of transformers, an object of mistral-common's or sentencepiece's, or "
+        "one with the methods of guardtok.tokenizer.Tokenizer."
     )
 
 
 def _is_path(text: str) -> bool:
-    return text.endswith((".tiktoken", ".json")) or "/" in text or os.sep in text
+    named_as_a_file = text.endswith((".tiktoken", ".json")) or mistral.is_sentencepiece(text)
+    return named_as_a_file or "/" in text or os.sep in text
 
 
 def _is_huggingface(tokenizer: object) -> TypeGuard[tokenizers.Tokenizer | transformers.PreTrainedTokenizerFast]:
@@ -172,13 +192,22 @@ def _load_path(path: Path) -> Tokenizer:
     if path.joinpath(TOKENIZER_FILE).is_file():
         path /= TOKENIZER_FILE
     data = _read(path)
-    if data is not None and path.suffix == ".json":
+    if data is not None and path.name.endswith(_MANIFEST):
+        from guardtok.manifest import load_manifest
+
+        return load_manifest(data, path, _load)
+    if data is not None and path.suffix == ".json" and not mistral.is_tekken(path.name):
         return _read_json(path, data)
     if data is None:
         raise UnknownTokenizerError(
             f"There is no file {_shown(path)}. Give a rank file or a {TOKENIZER_FILE} that is there, or one of the "
             f"names {', '.join(VOCABULARIES)}.{near_match(path.name.removesuffix('.tiktoken'), VOCABULARIES)}"
         )
+    # These files say themselves what they are, and whoever named one wants that one; a policy can pin its fingerprint.
+    if mistral.is_tekken(path.name):
+        return mistral.load_tekken(path)
+    if mistral.is_sentencepiece(path.name):
+        return SentencePieceTokenizer(data, name=path.name)
     found = hashlib.sha256(data).hexdigest()
     for vocabulary in VOCABULARIES.values():
         if vocabulary.file.sha256 == found:

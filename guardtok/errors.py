@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from guardtok.finding import Finding
     from guardtok.violation import Violation
 
 
@@ -110,6 +111,43 @@ class TokenizerError(GuardtokError, RuntimeError):
     """A tokenizer failed (a Rust panic included), or cannot be guarded as it is."""
 
 
+class ConformanceError(GuardtokError, AssertionError):
+    """A tokenizer breaks a promise that guardtok builds on. An `AssertionError`, so that test runners show it as one.
+
+    Attributes:
+        check: The name of the check in `guardtok.testing.CHECKS`.
+        fact: What is wrong, and where; never a text that was tried.
+    """
+
+    def __init__(self, check: str, fact: str) -> None:
+        self.check = check
+        self.fact = fact
+        super().__init__(f"{check}: {fact}")
+
+    def __reduce__(self) -> tuple[type[ConformanceError], tuple[str, str]]:
+        return type(self), (self.check, self.fact)
+
+
+_SHOWN_FINDINGS = 8
+
+
+class ExtensionError(TokenizerError, ValueError):
+    """A vocabulary cannot be extended as asked; nothing was built.
+
+    Attributes:
+        findings: Everything that stands against it, and only that. The message shows the first eight.
+    """
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings: tuple[Finding, ...] = tuple(findings)
+        lines = [str(finding) for finding in self.findings[:_SHOWN_FINDINGS]]
+        more = len(self.findings) - len(lines)
+        super().__init__("\n".join(lines + ([f"… and {more:,} more"] if more else [])))
+
+    def __reduce__(self) -> tuple[type[ExtensionError], tuple[tuple[Finding, ...]]]:
+        return type(self), (self.findings,)
+
+
 class ViewError(GuardtokError, RuntimeError):
     """A look-alike view failed: nothing is known of the text, so nothing is admitted."""
 
@@ -175,6 +213,23 @@ class TemplateMismatchError(GuardtokError, ValueError):
     """A chat template is not one that the policy pins."""
 
 
+class ConversationError(GuardtokError, ValueError):
+    """A conversation is not of the shape that its format asks for, or a name in it would pass for syntax.
+
+    Attributes:
+        path: Where: `$.messages[3].recipient`.
+        fact: What is wrong there, and how to mend it; never the value itself.
+    """
+
+    def __init__(self, path: str, fact: str) -> None:
+        self.path = path
+        self.fact = fact
+        super().__init__(f"{path}: {fact}")
+
+    def __reduce__(self) -> tuple[type[ConversationError], tuple[str, str]]:
+        return type(self), (self.path, self.fact)
+
+
 class LimitError(GuardtokError, ValueError):
     """A text is larger than the policy's limits."""
 
@@ -199,8 +254,37 @@ class StreamClosedError(GuardtokError, ValueError):
     """A stream is used after it was finished, closed or refused."""
 
 
+class CheckpointError(GuardtokError, ValueError):
+    """A checkpoint on disk is not what it should be: a forged header, a missing shard, a name that leads out of it."""
+
+
+class CheckpointChangedError(CheckpointError):
+    """A checkpoint was changed by somebody else while it was worked with; what was made of it is thrown away."""
+
+
+class CheckpointWriteError(GuardtokError, OSError):
+    """A resized checkpoint could not be written: no space, no permission, a target that exists. The source is whole."""
+
+
 class MissingExtraError(GuardtokError, ImportError):
     """A feature needs a package that an extra of guardtok installs."""
+
+
+class ResizeError(GuardtokError, ValueError):
+    """A model cannot be resized, or was resized and put back exactly as it was because a check failed.
+
+    Attributes:
+        findings: What the checks found; those of severity `error` are why this was raised.
+    """
+
+    def __init__(self, message: str, findings: Iterable[Finding] = ()) -> None:
+        self.message = message
+        self.findings: tuple[Finding, ...] = tuple(findings)
+        errors = [f"\n  {finding}" for finding in self.findings if finding.severity == "error"]
+        super().__init__(message + "".join(errors))
+
+    def __reduce__(self) -> tuple[type[ResizeError], tuple[str, tuple[Finding, ...]]]:
+        return type(self), (self.message, self.findings)
 
 
 class UnsupportedError(GuardtokError, NotImplementedError):

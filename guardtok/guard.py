@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     import tiktoken
 
+    from guardtok.extended import Extended
     from guardtok.ruleset import Ruleset
     from guardtok.sinks import Sink
     from guardtok.tokenizer import Tokenizer
@@ -101,7 +102,7 @@ class Guard:
     def load(
         cls,
         policy: str | os.PathLike[str] | Policy,
-        tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | None = None,
+        tokenizer: str | os.PathLike[str] | tiktoken.Encoding | Tokenizer | Extended | None = None,
         *,
         engine: str = "tiktoken",
         sinks: Iterable[Sink] = (to_structlog,),

@@ -18,6 +18,7 @@ from typing_extensions import assert_never
 
 from guardtok.dialects import catalogue
 from guardtok.errors import PolicyError, TokenizerMismatchError
+from guardtok.placing import place
 from guardtok.policy.model import Reaction
 from guardtok.policy.resolve import Decision, conflicts, resolve, sources_of, unknown_tokens
 from guardtok.rules import Rules, read_rules, with_text_tokens
@@ -152,7 +153,7 @@ def bind(policy: Policy, tokenizer: Tokenizer | None) -> Ruleset:
         PolicyError: A token that nobody knows, two equally specific entries that disagree, a custom token without a
             tokenizer to add it to.
         TokenizerMismatchError: The tokenizer is not the one that the policy or its lock file pins.
-        TokenizerError: The tokenizer cannot take a custom token under its id.
+        ExtensionError: A custom token cannot have its id (a `TokenizerError`).
     """
     if tokenizer is not None:
         _check_binding(policy, tokenizer)
@@ -269,21 +270,15 @@ def _add_custom_tokens(policy: Policy, tokenizer: Tokenizer) -> Tokenizer:
             f"{tokenizer.name!r} has now. Write the lock file again: "
             f"guardtok tokens {tokenizer.name} --policy {policy.place} --lock --update."
         )
-    ids: dict[str, int] = {}
-    own = {token.form: token.id for token in tokenizer.control_tokens}
-    free = tokenizer.n_vocab
-    taken = {token.id for token in policy.custom_tokens if token.id is not None}
-    taken.update(lock.ids.values() if lock is not None else ())
-    for token in policy.custom_tokens:
-        pinned = lock.ids.get(token.form) if lock is not None and token.id is None else token.id
-        pinned = own.get(token.form) if pinned is None else pinned
-        if pinned is None:
-            while free in taken:
-                free += 1
-            pinned = free
-            free += 1
-        ids[token.form] = pinned
-    return tokenizer.with_custom_tokens(ids)
+    locked = lock.ids if lock is not None else {}
+    pinned = {token.form: locked.get(token.form) if token.id is None else token.id for token in policy.custom_tokens}
+    placed = place(
+        tokenizer,
+        list(pinned),
+        {form: id_ for form, id_ in pinned.items() if id_ is not None},
+        avoid=locked.values(),
+    )
+    return tokenizer.with_custom_tokens({token.form: token.id for token in placed})
 
 
 def _collect(policy: Policy, tokenizer: Tokenizer | None) -> list[Form]:

@@ -69,6 +69,15 @@ def test_qwen_blocked_is_a_value_error_that_names_the_token(vocab: Callable[[str
     assert [violation.start for violation in caught.value.violations] == [7]
 
 
+def test_qwen_decodes_half_a_character(vocab: Callable[[str], Tokenizer]) -> None:
+    """Two bytes of three are a replacement character, or nothing; with the third they are the character."""
+    encoding = guard(vocab("qwen"), "  user: {default: escape}\n").encoding
+    assert encoding.decode([51461]) == " \ufffd"
+    assert encoding.decode([51461], errors="ignore") == " "
+    assert encoding.decode_tokens_bytes([51461, 117]) == [b" \xe6\xa0", b"\xb9"]
+    assert encoding.decode([51461, 117]) == " 根"
+
+
 def numbered() -> TiktokenTokenizer:
     """Return a tokenizer whose special tokens `X1` … `X199` overlap."""
     base = load_tokenizer("guardtok")

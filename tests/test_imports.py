@@ -17,9 +17,11 @@ DEFERRED = {
     "litellm",
     "mistral_common",
     "numpy",
+    "openai_harmony",
     "rich",
     "riptoken",
     "ruamel",
+    "sentencepiece",
     "structlog",
     "tokenizers",
     "torch",
@@ -56,6 +58,14 @@ def test_importing_guardtok_loads_nothing_that_can_wait() -> None:
     tried = tried_by("import guardtok")
     assert "guardtok" in tried
     assert tried & DEFERRED == set()
+
+
+@pytest.mark.parametrize("module", ["guardtok.harmony", "guardtok.testing"])
+def test_what_is_built_on_a_format_or_for_tests_needs_no_extra(module: str) -> None:
+    """Harmony is rendered without its library, and tokenizers are checked without a test runner."""
+    assert tried_by(f"import {module}").isdisjoint(
+        {"openai_harmony", "pytest", "hypothesis", "mistral_common", "tokenizers"}
+    )
 
 
 @pytest.mark.parametrize("statement", ["import click", "try: import litellm\nexcept ImportError: pass"])

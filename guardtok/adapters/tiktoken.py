@@ -15,20 +15,18 @@ from typing import TYPE_CHECKING, Any
 from guardtok.dialects import role_of
 from guardtok.engines.choose import TIKTOKEN, choose_engine, reload_engine
 from guardtok.engines.compared import rank_file
-from guardtok.errors import TokenizerError, is_failure
+from guardtok.errors import ExtensionError, TokenizerError, is_failure
+from guardtok.placing import MAX_ID, refuse_form, refuse_id, refuse_present
 from guardtok.tokenizer import ControlToken
 from guardtok.violation import broken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import tiktoken
 
     from guardtok.engines.choose import Engine
     from guardtok.tokenizer import Ids
-
-MAX_ID = 2**32 - 1
-"""tiktoken's ids are unsigned 32-bit integers."""
 
 
 class TiktokenTokenizer:
@@ -44,7 +42,9 @@ class TiktokenTokenizer:
             changes nothing.
 
     Raises:
-        TokenizerError: An id or a form is taken, is out of range, or cannot be written as UTF-8.
+        TokenizerError: The encoding has an id that means two things.
+        ExtensionError: The id or the form of a custom token is taken, is out of range, or cannot be written as UTF-8;
+            it is a `TokenizerError`.
     """
 
     def __init__(
@@ -154,6 +154,41 @@ class TiktokenTokenizer:
         tokenizer._engine = self._engine
         return tokenizer
 
+    def extended(self, name: str, ids: Mapping[str, int], without: Collection[str] = ()) -> TiktokenTokenizer:
+        """Return a tokenizer around a new encoding that has more special tokens; this one stays as it is.
+
+        Args:
+            name: The new encoding's name.
+            ids: The new special tokens, id by form. Custom tokens become special ones of the new encoding.
+            without: Special tokens that it is not to have, because a new one has their id.
+
+        Raises:
+            TokenizerError: tiktoken cannot build it.
+        """
+        import tiktoken
+
+        special = self._encoding._special_tokens | self._custom
+        special = {form: id_ for form, id_ in special.items() if form not in without} | dict(ids)
+        try:
+            encoding = tiktoken.Encoding(
+                name,
+                pat_str=self._encoding._pat_str,
+                mergeable_ranks=self._encoding._mergeable_ranks,
+                special_tokens=special,
+            )
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            failure = type(error).__name__
+        else:
+            tokenizer = TiktokenTokenizer(encoding)
+            tokenizer._engine = self._engine
+            return tokenizer
+        raise TokenizerError(
+            f"{self._name}: tiktoken cannot build an encoding with {len(special):,} special tokens: {failure}. "
+            "Add fewer, or shorter ones."
+        )
+
     def with_engine(self, name: str) -> TiktokenTokenizer:
         """Return a tokenizer whose ordinary text another engine encodes, to the same ids; this one stays as it is.
 
@@ -223,24 +258,17 @@ def _refuse_collisions(
                 "bytes, so ordinary text can produce it. Give the token an id above every rank."
             )
     taken.update(special.values())
+    free = max(taken, default=-1) + 1
+    problems = []
     for form, id_ in custom.items():
-        if not _is_form(form):
-            fact, mend = "is empty or is not valid Unicode", "Spell the token with at least one character."
-        elif type(id_) is not int or not 0 <= id_ <= MAX_ID:
-            fact, mend = "has an id that is not a 32-bit number", f"Give it an id from 0 to {MAX_ID}."
-        elif form in special:
-            fact, mend = f"is a special token with the id {special[form]}", "Leave it out, or use that id."
-        elif id_ in taken:
-            fact, mend = f"has the id {id_}, which is taken", f"Use a free id, from {max(taken) + 1} up."
-        else:
-            taken.add(id_)
+        problem = refuse_form(form, "custom token")
+        if problem is None and form in special:
+            problem = refuse_present(form, special[form])
+        problem = problem or refuse_id(form, id_, taken, free)
+        if problem is not None:
+            problems.append(problem)
             continue
-        raise TokenizerError(f"{name}: the custom token {broken(form)!r} {fact}. {mend}")
-
-
-def _is_form(form: str) -> bool:
-    """Return whether a string can be a surface form: it has characters, and UTF-8 can write them."""
-    try:
-        return bool(form.encode())
-    except UnicodeEncodeError:
-        return False
+        taken.add(id_)
+        free = max(free, id_ + 1)
+    if problems:
+        raise ExtensionError(problems)

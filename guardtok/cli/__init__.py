@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 from guardtok.cli.demo import demo
+from guardtok.cli.doctoring import doctor
+from guardtok.cli.extending import extend
 from guardtok.cli.guarding import check, encode
 from guardtok.cli.policies import policy
+from guardtok.cli.resizing import resize
 from guardtok.cli.sanitizing import sanitize
 from guardtok.cli.streams import abandon_output, soften_encoding
 from guardtok.cli.tokens import tokens
@@ -57,7 +60,7 @@ def cli() -> None:
     """  # noqa: D301 - click looks for this character
 
 
-for _command in (demo, encode, check, sanitize, policy, tokens):
+for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor):
     cli.add_command(_command)
 
 

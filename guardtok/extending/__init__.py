@@ -1,0 +1,1 @@
+"""New tokens in a vocabulary: checked before they are built and after, compared over libraries, written for others."""
