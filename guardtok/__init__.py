@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from guardtok.encode import Encoded as Encoded
+from guardtok.encoded import Encoded as Encoded
 from guardtok.errors import GuardtokError as GuardtokError
 from guardtok.errors import PolicyError as PolicyError
 from guardtok.errors import RefusedError as RefusedError
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from guardtok.resize.disk_apply import apply_dir as apply_dir
     from guardtok.resize.disk_planning import plan_resize_dir as plan_resize_dir
     from guardtok.resize.disk_verify import verify_dir as verify_dir
+    from guardtok.resize.plan import plan_resize as plan_resize
 
 # What only some users need, imported when it is first asked for.
 _LATE = {
     "apply_dir": "guardtok.resize.disk_apply",
+    "plan_resize": "guardtok.resize.plan",
     "plan_resize_dir": "guardtok.resize.disk_planning",
     "verify_dir": "guardtok.resize.disk_verify",
 }

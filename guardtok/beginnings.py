@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, SupportsIndex
 
 from guardtok.views.escapes import INTRODUCERS
 from guardtok.views.folds import disguises_of
-from guardtok.views.search import read_from
+from guardtok.views.search import find_open_places, read_from
 
 if TYPE_CHECKING:
     from guardtok.ruleset import Ruleset
@@ -69,16 +70,15 @@ class Beginnings:
         """
         if self.disguised is None:
             return stop
+        # Nearly all that is held back is excluded by automata; only what they do not see to its end is read at once.
+        near = max(start, len(text) - lookout.reach)
+        far = (start + place for place in find_open_places(text[start:], lookout)) if near > start else ()
+        last = (found.start() for found in self.disguised.finditer(text, near, stop))
         broken_off = _BrokenOff(text)
-        for found in self.disguised.finditer(text, start, stop):
-            place = found.start()
-            try:
-                read_from(broken_off, place, lookout)
-            except _MoreNeededError:
+        for place in chain((place for place in far if place < min(near, stop)), last):
+            if broken_off.ends_what_begins_at(place, lookout):
                 # A row of backslashes is read from its first one.
-                while place > start and text[place] == text[place - 1] == "\\":
-                    place -= 1
-                return place
+                return min(place, start + len(text[start : place + 1].rstrip("\\")))
         return stop
 
 
@@ -109,6 +109,14 @@ class _BrokenOff(str):
     """A text that goes on, who knows how: whoever reads beyond its end is told so."""
 
     __slots__ = ()
+
+    def ends_what_begins_at(self, place: int, lookout: Lookout) -> bool:
+        """Whether a form in disguise may begin at a character, and go on behind the text."""
+        try:
+            read_from(self, place, lookout)
+        except _MoreNeededError:
+            return True
+        return False
 
     def __len__(self) -> int:
         return str.__len__(self) + 1

@@ -8,32 +8,26 @@ its merges made of the text.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from guardtok.adapters.hf import HfTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
-from guardtok.attribute import TRAINED, attribute, mark_spans, sources_of
+from guardtok.attribute import sources_of
+from guardtok.encoded import Clean, Encoded, Live, as_list, mint
 from guardtok.errors import (
     GuardtokError,
-    MessageError,
-    MissingExtraError,
     TokenizerError,
     VerificationError,
     is_failure,
 )
 from guardtok.layout import lay_out
-from guardtok.records import defuse
 from guardtok.scan import find
 from guardtok.violation import Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    import numpy as np
-    import numpy.typing as npt
 
     from guardtok.decide import Decided
     from guardtok.intake import Intake
@@ -41,148 +35,9 @@ if TYPE_CHECKING:
     from guardtok.records import Report
     from guardtok.ruleset import Ruleset
     from guardtok.tokenizer import Ids, Tokenizer
-    from guardtok.violation import Span, Violation
+    from guardtok.violation import Span
 
-_MINT = object()
 _NONE: frozenset[int] = frozenset()
-
-
-class Encoded:
-    """Ids that were proven, with what was found on the way. Only guardtok makes them.
-
-    A pickled copy carries its ids, violations, sources and display, and neither the text nor the key of the digests.
-
-    Attributes:
-        fingerprint: Fingerprint of the ruleset (policy × tokenizer) that they were made under.
-    """
-
-    __slots__ = ("_account", "_ids", "_list", "fingerprint")
-
-    def __init__(self, mint: object, ids: Ids, fingerprint: str, account: _Live | _Kept) -> None:
-        """Refuse to be called by anybody else: an `Encoded` that was not checked would vouch for nothing.
-
-        Raises:
-            TypeError: Always, outside guardtok.
-        """
-        if mint is not _MINT:
-            raise TypeError("Encoded comes from Guard.encode alone: ids that were not checked would vouch for nothing.")
-        self._ids = ids
-        self._list = ids if isinstance(ids, list) else None
-        self.fingerprint = fingerprint
-        self._account = account
-
-    def __repr__(self) -> str:
-        return f"<Encoded {len(self._ids)} ids under {self.fingerprint[:19]}…>"
-
-    def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
-        return _remint, (
-            self._ids,
-            self.fingerprint,
-            _Kept(self.violations, self.sources, self.display(), self._account.mask),
-        )
-
-    @property
-    def ids(self) -> list[int]:
-        """The token ids. Where an engine made an array of them, the list is made when it is first asked for."""
-        if self._list is None:
-            self._list = as_list(self._ids)
-        return self._list
-
-    @property
-    def array(self) -> npt.NDArray[np.uint32]:
-        """The ids as a NumPy array of uint32, made without the list where an engine gave an array; then read-only.
-
-        Raises:
-            MissingExtraError: NumPy is not installed.
-        """
-        if not isinstance(self._ids, list):
-            self._ids.setflags(write=False)
-            return self._ids
-        try:
-            import numpy as np
-        except ImportError:
-            raise MissingExtraError("Encoded.array needs NumPy: pip install 'guardtok[fast]'.") from None
-        return np.array(self._ids, dtype=np.uint32)
-
-    @property
-    def violations(self) -> tuple[Violation, ...]:
-        """What the policy did not allow, in the order of the text, at most `limits.max_violations`."""
-        return self._account.violations
-
-    @property
-    def sources(self) -> tuple[frozenset[str], ...]:
-        """For each id, the sources of the characters that it stands for.
-
-        An id that covers part of a character counts for that character's source. Where a tokenizer's ids do not spell
-        the text (it normalises), every id of the run counts for all the run's sources.
-        """
-        return self._account.sources
-
-    def mask(self) -> list[int]:
-        """Return 1 for each id to train on and 0 for the others: what the assistant generated, its turn's end included.
-
-        An id counts if any of its characters does, as in transformers. Where a tokenizer's ids do not spell the text
-        (it normalises), every id of a run counts if any of the run's characters does.
-
-        Raises:
-            MessageError: The ids are no conversation's.
-        """
-        if self._account.mask is None:
-            raise MessageError("Only a conversation says what to train on: encode it with Guard.encode_chat.")
-        return list(self._account.mask)
-
-    def display(self) -> str:
-        """Return the output for eyes, not for re-encoding: control tokens as `⟦form⟧`, every form broken."""
-        return self._account.display
-
-
-@dataclass(frozen=True, slots=True)
-class _Live:
-    """How ids came about, written out when somebody asks."""
-
-    ids: Ids
-    pieces: tuple[Piece, ...]
-    ends: tuple[int, ...]
-    report: Report
-    trained: Callable[[], Sequence[Span]] | None
-
-    @property
-    def violations(self) -> tuple[Violation, ...]:
-        return self.report.violations()
-
-    @property
-    def sources(self) -> tuple[frozenset[str], ...]:
-        return self._attribute(self.report.intake)
-
-    def _attribute(self, intake: Intake) -> tuple[frozenset[str], ...]:
-        return tuple(attribute(as_list(self.ids), self.pieces, self.ends, intake, self.report.ruleset))
-
-    @property
-    def mask(self) -> tuple[int, ...] | None:
-        if self.trained is None:
-            return None
-        intake = self.report.intake
-        runs = mark_spans(self.trained(), len(intake.text))
-        return tuple(int(TRAINED in sources) for sources in self._attribute(replace(intake, runs=runs, joined=())))
-
-    @property
-    def display(self) -> str:
-        spelled = ((defuse(piece.text, self.report.ruleset), piece.token_id) for piece in self.pieces)
-        return "".join(text if token_id is None else f"⟦{text}⟧" for text, token_id in spelled)
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """The same, written out already, for a pickle."""
-
-    violations: tuple[Violation, ...]
-    sources: tuple[frozenset[str], ...]
-    display: str
-    mask: tuple[int, ...] | None
-
-
-def _remint(ids: Ids, fingerprint: str, account: _Kept) -> Encoded:
-    return Encoded(_MINT, ids, fingerprint, account)
 
 
 def encode(report: Report, trained: Callable[[], Sequence[Span]] | None = None) -> Encoded:
@@ -200,8 +55,8 @@ def encode(report: Report, trained: Callable[[], Sequence[Span]] | None = None) 
     pieces = tuple(lay_out(intake, report.decided, ruleset))
     if len(pieces) == 1 and pieces[0].token_id is None:  # Most texts: nothing to join.
         only = encode_piece(pieces[0], intake, ruleset, at_start=True)
-        account = _Live(only, pieces, (len(only),), report, trained)
-        return Encoded(_MINT, only, ruleset.fingerprint, account)
+        account = Live(only, pieces, (len(only),), report, trained)
+        return mint(only, ruleset.fingerprint, account)
     parts: list[Ids] = []
     ends: list[int] = []
     count = 0
@@ -211,8 +66,19 @@ def encode(report: Report, trained: Callable[[], Sequence[Span]] | None = None) 
         parts.append(ids)
         ends.append(count)
     joined = _join(parts)
-    account = _Live(joined, pieces, tuple(ends), report, trained)
-    return Encoded(_MINT, joined, ruleset.fingerprint, account)
+    account = Live(joined, pieces, tuple(ends), report, trained)
+    return mint(joined, ruleset.fingerprint, account)
+
+
+def encode_clean(text: str, source: str, ruleset: Ruleset) -> Encoded:
+    """Encode one source's text in which nothing was found, and check the ids, as `encode` does.
+
+    Raises:
+        TokenizerError: The tokenizer failed, or there is none.
+        VerificationError: A reserved id came out of the text and could not be kept out.
+    """
+    ids = encode_run(text, ruleset, at_start=True)
+    return mint(ids, ruleset.fingerprint, Clean(len(ids), text, source, ruleset))
 
 
 def count(intake: Intake, decided: Decided, ruleset: Ruleset) -> int:
@@ -336,11 +202,6 @@ def _encode_parts(text: str, tokenizer: Tokenizer, ruleset: Ruleset, *, at_start
 def encode_ordinary(text: str, ruleset: Ruleset, *, at_start: bool) -> list[int]:
     """Return what `encode_run` does as a list, and raise what it raises."""
     return as_list(encode_run(text, ruleset, at_start=at_start))
-
-
-def as_list(ids: Ids) -> list[int]:
-    """Return ids as a list; a list is returned as it is."""
-    return ids if isinstance(ids, list) else cast("list[int]", ids.tolist())
 
 
 def _join(parts: list[Ids]) -> Ids:

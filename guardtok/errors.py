@@ -295,6 +295,14 @@ class UnguardedError(GuardtokError, AttributeError):
     """A name that a guarded object does not have, because behind it text would be encoded unguarded."""
 
 
+class ModelChangedError(ResizeError):
+    """A model, its configs or its optimizer are no longer what was planned for; nothing was touched."""
+
+
+class FrozenRowsError(ResizeError):
+    """Rows that were to stay as they were have changed since the model was resized; `findings` name the tensors."""
+
+
 def is_failure(error: BaseException) -> bool:
     """Return whether foreign code failed: an exception, or a Rust panic, which pyo3 makes a `BaseException`.
 

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.beginnings import sort_beginnings
 from guardtok.breaking import prove
+from guardtok.clean import is_clean, which_are_clean
 from guardtok.decide import decide
-from guardtok.encode import Encoded, count, encode
+from guardtok.encode import count, encode, encode_clean
 from guardtok.encodings import load_tokenizer
-from guardtok.errors import DigestKeyError, LimitError, NotTextError, RefusedError, SurrogateError
+from guardtok.errors import DigestKeyError, NotTextError
+from guardtok.examine import Examiner
 from guardtok.guarded_encoding import GuardedEncoding
 from guardtok.intake import take_in
-from guardtok.lookalikes import add_lookalikes
 from guardtok.policy.model import Policy, Surrogates
 from guardtok.prepare import Prepared, parse_statement
-from guardtok.records import Report, refuse_intake
 from guardtok.ruleset import bind
 from guardtok.sanitize import Sanitized, prove_on_tokenizer, sanitize
 from guardtok.scan import scan
@@ -36,7 +36,9 @@ from guardtok.stream import Stream
 from guardtok.text import UNKNOWN, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from guardtok.encoded import Encoded
+    from guardtok.records import Report
+    from collections.abc import Iterable, Sequence
 
     import tiktoken
 
@@ -69,7 +71,7 @@ class Guard:
         DigestKeyError: The key has no byte, or more than 64.
     """
 
-    __slots__ = ("_beginnings", "_breaker", "_encoding", "_key", "_ruleset", "_sinks")
+    __slots__ = ("_beginnings", "_breaker", "_encoding", "_examiner", "_ruleset")
 
     def __init__(
         self,
@@ -82,21 +84,20 @@ class Guard:
         key = secrets.token_bytes(32) if digest_key is None else digest_key
         if type(key) is not bytes or not 1 <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
             raise DigestKeyError("A digest key is bytes, 1 to 64 of them. Take secrets.token_bytes(32).")
-        self._fill(bind(policy, tokenizer), tuple(sinks), key)
+        self._fill(bind(policy, tokenizer), Examiner(tuple(sinks), key))
         if self._ruleset.tokenizer is not None:
             prove_on_tokenizer(self._ruleset, self._breaker)
 
-    def _fill(self, ruleset: Ruleset, sinks: tuple[Sink, ...], key: bytes) -> None:
+    def _fill(self, ruleset: Ruleset, examiner: Examiner) -> None:
         self._ruleset = ruleset
+        self._examiner = examiner
         self._breaker = prove(ruleset)
         self._beginnings = sort_beginnings(ruleset)
-        self._sinks = sinks
-        self._key = key
         is_tiktoken = isinstance(ruleset.tokenizer, TiktokenTokenizer)
-        self._encoding = GuardedEncoding(ruleset, self._examine) if is_tiktoken else None
+        self._encoding = GuardedEncoding(ruleset, examiner.examine) if is_tiktoken else None
 
-    def __reduce__(self) -> tuple[object, tuple[Ruleset, tuple[Sink, ...], bytes]]:
-        return _restore, (self._ruleset, self._sinks, self._key)
+    def __reduce__(self) -> tuple[object, tuple[Ruleset, Examiner]]:
+        return _restore, (self._ruleset, self._examiner)
 
     @classmethod
     def load(
@@ -155,7 +156,7 @@ class Guard:
             TokenizerError: The tokenizer is none of tiktoken's.
         """
         # Without one, the constructor says what is missing.
-        return self._encoding or GuardedEncoding(self._ruleset, self._examine)
+        return self._encoding or GuardedEncoding(self._ruleset, self._examiner.examine)
 
     def encode(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Encoded:
         """Encode text to ids that the policy allows, and prove it on the ids.
@@ -174,7 +175,9 @@ class Guard:
             TokenizerError: The tokenizer failed, or the guard has none.
             VerificationError: The ids are not what was decided; nothing is returned.
         """
-        return encode(self._examine(self._ruleset, text, source, request_id))
+        if source is not None and is_clean(text, source, self._ruleset):
+            return encode_clean(text, source, self._ruleset)
+        return encode(self._examiner.examine(self._ruleset, text, source, request_id))
 
     def encode_batch(
         self, texts: Iterable[str], *, source: str | None = None, request_id: str | None = None
@@ -192,18 +195,27 @@ class Guard:
         """
         if isinstance(texts, str):
             raise NotTextError("A batch is an iterable of texts, not a str: encode it alone, or put it into a list.")
-        reports = []
-        for index, text in enumerate(texts):
-            if source is None or isinstance(text, Text):
-                reports.append(self._examine(self._ruleset, text, source, request_id))
-            else:
-                labelled = Text(text, source=source, path=f"[{index}]")
-                reports.append(self._examine(self._ruleset, labelled, None, request_id))
-        length = sum(len(report.intake.text) for report in reports)
-        if length < len(reports) * _WORTH_A_THREAD or not getattr(self.tokenizer, "parallel", False):
-            return [encode(report) for report in reports]
+        listed = list(texts)
+        decided = [
+            (text, source) if source is not None and clean else self._examine_one(index, text, source, request_id)
+            for index, (text, clean) in enumerate(
+                zip(listed, which_are_clean(listed, source, self._ruleset), strict=True)
+            )
+        ]
+        length = sum(map(len, listed))
+        if length < len(decided) * _WORTH_A_THREAD or not getattr(self.tokenizer, "parallel", False):
+            return list(map(self._encode_one, decided))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(encode, reports))
+            return list(pool.map(self._encode_one, decided))
+
+    def _examine_one(self, index: int, text: str, source: str | None, request_id: str | None) -> Report:
+        if source is None or isinstance(text, Text):
+            return self._examiner.examine(self._ruleset, text, source, request_id)
+        labelled = Text(text, source=source, path=f"[{index}]")
+        return self._examiner.examine(self._ruleset, labelled, None, request_id)
+
+    def _encode_one(self, decided: Report | tuple[str, str]) -> Encoded:
+        return encode_clean(*decided, self._ruleset) if isinstance(decided, tuple) else encode(decided)
 
     def encode_chat(  # noqa: PLR0913 - as apply_chat_template has it
         self,
@@ -243,9 +255,9 @@ class Guard:
 
         options = ChatOptions(tools, documents, add_generation_prompt, continue_final_message)
         rendered = (request := read_request(self._ruleset, messages, template, options, template_kwargs)).render()
-        inspect = partial(self._inspect, self._ruleset, source=None, request_id=request_id)
+        inspect = partial(self._examiner.inspect, self._ruleset, source=None, request_id=request_id)
         look = partial(inspect_chat, request, rendered, inspect)
-        report = self._examine(self._ruleset, rendered.text, None, request_id, look)
+        report = self._examiner.examine(self._ruleset, rendered.text, None, request_id, look)
         return encode(report, partial(find_generated, request, rendered, report))
 
     def render_chat(  # noqa: PLR0913 - as encode_chat
@@ -285,7 +297,7 @@ class Guard:
             SurrogateError: A lone surrogate under `surrogates: refuse`.
             VerificationError: A form could not be broken; nothing is returned.
         """
-        report = self._examine(self._ruleset, text, source, request_id)
+        report = self._examiner.examine(self._ruleset, text, source, request_id)
         original = text if isinstance(text, Text) else Text(text, source=source or UNKNOWN)
         return sanitize(report, original, self._breaker, self._beginnings)
 
@@ -305,9 +317,9 @@ class Guard:
             self._breaker,
             self._beginnings,
             source,
-            key=self._key,
+            key=self._examiner.key,
             request_id=request_id,
-            emit=partial(emit, sinks=self._sinks),
+            emit=partial(emit, sinks=self._examiner.sinks),
         )
 
     def check(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Verdict:
@@ -319,12 +331,7 @@ class Guard:
             MissingSourceError: A plain string without a source (a `TypeError`).
             UnknownSourceError: A source that the policy does not know.
         """
-        try:
-            report = self._inspect(self._ruleset, text, source, request_id)
-        except (LimitError, SurrogateError) as error:
-            return self._record_refusal(error, text, source, request_id)
-        emit(report.groups(), self._sinks)
-        return report.verdict()
+        return self._examiner.check(self._ruleset, text, source, request_id)
 
     def count(self, text: str, *, source: str | None = None) -> int:
         """Return how many ids `encode` would make. No policy, limit or surrogate makes it raise, and it logs nothing.
@@ -353,49 +360,13 @@ class Guard:
         """
         statement = parse_statement(template)
         blank = statement.fill(dict.fromkeys(statement.fields, ""))
-        self._examine(self._ruleset, blank, None, None)
+        self._examiner.examine(self._ruleset, blank, None, None)
         for source in statement.fields.values():
             take_in("", source, known=self._ruleset.sources, limits=self.policy.limits, surrogates=Surrogates.REPLACE)
         return Prepared(statement, self.encode)
 
-    def _inspect(self, ruleset: Ruleset, text: str, source: str | None, request_id: str | None) -> Report:
-        policy = ruleset.policy
-        intake = take_in(text, source, known=ruleset.sources, limits=policy.limits, surrogates=policy.surrogates)
-        matches = scan(intake, ruleset)
-        decided = add_lookalikes(decide(matches, intake, ruleset), matches, intake, ruleset)
-        return Report(intake, decided, ruleset, self._key, request_id)
 
-    def _examine(
-        self,
-        ruleset: Ruleset,
-        text: str,
-        source: str | None,
-        request_id: str | None,
-        inspect: Callable[[], Report] | None = None,
-    ) -> Report:
-        """Inspect a text, emit what was found, and raise if the policy refuses it."""
-        try:
-            report = inspect() if inspect else self._inspect(ruleset, text, source, request_id)
-        except (LimitError, SurrogateError) as error:
-            self._record_refusal(error, text, source, request_id)
-            raise
-        if report.decided.groups or report.others:
-            emit(report.groups(), self._sinks)
-        if report.decided.refused is not None:
-            raise RefusedError(*report.refusal())
-        return report
-
-    def _record_refusal(
-        self, error: LimitError | SurrogateError, text: str, source: str | None, request_id: str | None
-    ) -> Verdict:
-        """Emit that a text was refused before it could be scanned, and return that as a verdict."""
-        labelled = text if isinstance(text, Text) else Text(text, source=source or UNKNOWN)
-        verdict = refuse_intake(error, labelled, self._ruleset, self._key, request_id)
-        emit(verdict.violations, self._sinks)
-        return verdict
-
-
-def _restore(ruleset: Ruleset, sinks: tuple[Sink, ...], key: bytes) -> Guard:
+def _restore(ruleset: Ruleset, examiner: Examiner) -> Guard:
     guard = Guard.__new__(Guard)
-    guard._fill(ruleset, sinks, key)  # noqa: SLF001 - the other constructor
+    guard._fill(ruleset, examiner)  # noqa: SLF001 - the other constructor
     return guard

@@ -16,7 +16,7 @@ from guardtok.text import Text
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from guardtok.encode import Encoded
+    from guardtok.encoded import Encoded
 
 TEMPLATE = "template"
 """The source of a prepared prompt's literals."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerFast
     from transformers.utils.generic import PaddingStrategy
 
-    from guardtok.encode import Encoded
+    from guardtok.encoded import Encoded
     from guardtok.guard import Guard
     from guardtok.tokenizer import RuledTokenizer
 

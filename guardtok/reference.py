@@ -261,21 +261,10 @@ def encode(text: Text, policy: Policy, tokenizer: Tokenizer) -> ReferenceResult:
     tokenizer = bound(policy, tokenizer)
     forms = known_forms(policy, tokenizer)
     characters = repair(text, policy)
-    plain = "".join(each.value for each in characters)
-
-    tokens: list[tuple[int, int, Form]] = []  # Leftmost-longest.
-    forbidden: list[Finding] = []
-    for start, end, form in occurrences(plain, forms):
-        sources = tuple(dict.fromkeys(each.source for each in characters[start:end]))
-        decided = decision(policy, sources[0], form) if len(sources) == 1 else joint_decision(policy, sources, form)
-        if decided.action is not Action.ALLOW:
-            forbidden.append(Finding(form, start, end, sources, decided))
-        elif form.standing is Standing.CONTROL and (not tokens or tokens[-1][1] <= start):
-            tokens.append((start, end, form))
-    findings = [each for each in forbidden if not any(s <= each.start and each.end <= e for s, e, _ in tokens)]
+    tokens, findings = judge(characters, forms, policy)
 
     blocks = [each for each in findings if (each.decision.action, each.decision.mode) == (Action.BLOCK, Mode.ENFORCE)]
-    deleted = _deleted(findings, characters, policy) - {i for start, end, _ in tokens for i in range(start, end)}
+    deleted = to_delete(tokens, findings, characters, policy)
     pieces = _lay_out(characters, tokens, deleted, forms)
     ids: list[int] = []
     for piece in pieces:
@@ -288,11 +277,39 @@ def encode(text: Text, policy: Policy, tokenizer: Tokenizer) -> ReferenceResult:
         pieces=pieces,
         refused=bool(blocks),
         refused_form=blocks[0].form.text if blocks else None,
-        findings=[each for each in findings if not any(_covers(other, each) for other in findings)],
+        findings=reported(findings),
         action=max((each.decision.action for each in findings), key=lambda each: each.severity, default=Action.ALLOW),
         cuts=[(i, _end_of_cut(i, deleted)) for i in sorted(deleted) if i - 1 not in deleted],
         characters=characters,
     )
+
+
+def judge(
+    characters: list[Character], forms: dict[str, Form], policy: Policy
+) -> tuple[list[tuple[int, int, Form]], list[Finding]]:
+    """Return the tokens that are allowed, and every occurrence that is not, but for those inside such a token."""
+    tokens: list[tuple[int, int, Form]] = []  # Leftmost-longest.
+    forbidden: list[Finding] = []
+    for start, end, form in occurrences("".join(each.value for each in characters), forms):
+        sources = sources_of(characters[start:end])
+        decided = decision(policy, sources[0], form) if len(sources) == 1 else joint_decision(policy, sources, form)
+        if decided.action is not Action.ALLOW:
+            forbidden.append(Finding(form, start, end, sources, decided))
+        elif form.standing is Standing.CONTROL and (not tokens or tokens[-1][1] <= start):
+            tokens.append((start, end, form))
+    return tokens, [each for each in forbidden if not any(s <= each.start and each.end <= e for s, e, _ in tokens)]
+
+
+def sources_of(characters: list[Character]) -> tuple[str, ...]:
+    """Return who wrote these characters, each once, in their order."""
+    return tuple(dict.fromkeys(each.source for each in characters))
+
+
+def to_delete(
+    tokens: list[tuple[int, int, Form]], findings: list[Finding], characters: list[Character], policy: Policy
+) -> set[int]:
+    """Return the characters that are deleted: none of a token is."""
+    return _deleted(findings, characters, policy) - {i for start, end, _ in tokens for i in range(start, end)}
 
 
 def place(finding: Finding, characters: list[Character]) -> tuple[str, int, int]:
@@ -304,6 +321,11 @@ def place(finding: Finding, characters: list[Character]) -> tuple[str, int, int]
             break
         end += each.width
     return first.path, first.offset, end
+
+
+def reported(findings: list[Finding]) -> list[Finding]:
+    """Return the findings without those inside a longer one that says at least as much."""
+    return [each for each in findings if not any(_covers(other, each) for other in findings)]
 
 
 def _covers(outer: Finding, inner: Finding) -> bool:

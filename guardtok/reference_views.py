@@ -51,9 +51,10 @@ def _longest_at(
     whole: list[tuple[int, int, str]] = []
     runs: list[tuple[int, int]] = []
     for index, (form, open_to) in forms.items():
-        for end, views in _spell(fold_case(form), form, start, units, max_hidden):
-            if views < 0:
-                runs.append((end, index))
+        for end, views, hidden in _spell(fold_case(form), form, start, units, max_hidden):
+            if hidden > max_hidden:
+                # What was left out and decoded must be open to the form, as in a whole one.
+                runs += [(end, index)] if not views & ~open_to else []
             elif views != EXACT and not views & ~open_to:
                 whole.append((index, end, name_views(views)))
     if whole:
@@ -66,14 +67,18 @@ def _longest_at(
 
 def _spell(
     folded: str, form: str, start: int, units: Sequence[tuple[str, int, int]], max_hidden: int
-) -> list[tuple[int, int]]:
-    """Return where the form may end that begins at a character, and the views; views of -1 for a run of hidden ones."""
-    todo = [(start, 0, EXACT, 0, EXACT)]
-    ends: dict[int, int] = {}
+) -> list[tuple[int, int, int]]:
+    """Return where the form may end that begins at a character, the views, and how many characters were hidden last.
+
+    Where those are more than `max_hidden`, it is a run of them that ends there; the views are those for what was left
+    out and decoded.
+    """
+    todo = [(start, 0, EXACT, EXACT, 0, EXACT)]
+    ends: dict[int, tuple[int, int]] = {}
     while todo:
-        at, done, views, hidden, aside = todo.pop()
+        at, done, views, left, hidden, aside = todo.pop()
         if done == len(form):
-            ends.setdefault(at, views)
+            ends.setdefault(at, (views | left, 0))
             continue
         if at == len(units):
             continue
@@ -83,13 +88,13 @@ def _spell(
             if folded.startswith(target, done):
                 goes_on = True
                 more = views_needed(char, reading, form[done : done + len(target)])
-                todo.append((after, done + len(target), views | aside | decoded | more, 0, EXACT))
+                todo.append((after, done + len(target), views | more, left | aside | decoded, 0, EXACT))
                 break
         kind = hidden_as(char)
         if kind and done and not (goes_on and kind == View.INVISIBLE):
             aside |= kind | decoded
             if hidden < max_hidden:
-                todo.insert(0, (after, done, views, hidden + 1, aside))
+                todo.insert(0, (after, done, views, left, hidden + 1, aside))
             elif aside & View.INVISIBLE:
-                ends.setdefault(after, -1)
-    return list(ends.items())
+                ends.setdefault(after, (left | aside, hidden + 1))
+    return [(end, views, hidden) for end, (views, hidden) in ends.items()]

@@ -15,7 +15,7 @@ from guardtok.violation import visible
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from guardtok.encode import Encoded
+    from guardtok.encoded import Encoded
 
 HOSTILE = [
     "<|im_end|>",

@@ -11,9 +11,9 @@ from checkpoints import EMBEDDING, HEAD, ROWS, WIDTH, config, llama, numbers, sh
 from command_line import guardtok
 
 from guardtok.errors import CheckpointError
+from guardtok.finding import Severity
 from guardtok.resize.checkpoint import INDEX
 from guardtok.resize.doctor import diagnose
-from guardtok.resize.finding import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -68,6 +68,28 @@ def test_what_is_built_on_a_format_or_for_tests_needs_no_extra(module: str) -> N
     )
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["from guardtok import plan_resize", "from guardtok.resize import init", "import guardtok.resize.receipt"],
+)
+def test_what_speaks_of_models_waits_for_torch(statement: str) -> None:
+    """Plans, initialisers and receipts can be named where torch is not installed."""
+    assert tried_by(statement) & DEFERRED == set()
+
+
+def test_without_torch_the_extra_is_named() -> None:
+    """Whoever resizes without torch is told what to install, by a typed error."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import guardtok\n"
+        "from guardtok.errors import MissingExtraError\n"
+        "try: guardtok.plan_resize(None, None)\n"
+        "except MissingExtraError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'guardtok[torch]'" in done.stdout
+
+
 @pytest.mark.parametrize("statement", ["import click", "try: import litellm\nexcept ImportError: pass"])
 def test_the_probe_sees_imports(statement: str) -> None:
     """The probe would notice, whether or not the package is installed."""

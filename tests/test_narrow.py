@@ -194,7 +194,7 @@ def test_what_was_encoded_under_a_narrowing_survives_pickling() -> None:
 
     guard = Guard(Policy.parse(EVERYTHING), load_tokenizer("guardtok"), sinks=())
     narrowed = narrow(guard.ruleset, NONE, NONE)
-    encoded = encode(guard._examine(narrowed, "a <think> b", "user", None))
+    encoded = encode(guard._examiner.examine(narrowed, "a <think> b", "user", None))
     copy = pickle.loads(pickle.dumps(encoded))  # noqa: S301 - our own bytes
     assert [violation.rule for violation in encoded.violations] == ["caller.allowed_special"]
     assert (encoded.ids, encoded.violations, encoded.sources) == (copy.ids, copy.violations, copy.sources)

@@ -26,7 +26,7 @@ from guardtok.violation import Action
 
 if TYPE_CHECKING:
     from guardtok.decide import Decided
-    from guardtok.encode import Encoded
+    from guardtok.encoded import Encoded
 
 Bound = tuple[Policy, Tokenizer]
 UNTRUSTED = SOURCES[1:]

@@ -166,7 +166,7 @@ def test_every_disguise_is_found(views: int) -> None:
     def check(drawn: tuple[str, str, set[str]], before: str, after: str) -> None:
         form, spelled, used = drawn
         text = before + spelled + after
-        if spelled == form:
+        if spelled in FORMS:
             return
         found = [each for each in found_in(text) if (each[1], each[2]) == (len(before), len(before) + len(spelled))]
         names = {each[0] for each in found}

@@ -27,8 +27,8 @@ def doctor(*, directory: str, notes: bool, output: Format) -> None:
       guardtok doctor ./checkpoint
       guardtok doctor ./checkpoint --format json
     """  # noqa: D301 - click looks for this character
+    from guardtok.finding import Severity
     from guardtok.resize.doctor import diagnose
-    from guardtok.resize.finding import Severity
 
     findings = diagnose(directory)
     shown = [each for each in findings if notes or each.severity is not Severity.NOTE]

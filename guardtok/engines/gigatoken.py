@@ -122,7 +122,8 @@ class GigatokenEngine:
             if ids is None:
                 return None
             parts.append(np.array(ids))  # The engine's own has room for an id per byte.
-        return np.concatenate(parts)
+        joined: Ids = np.concatenate(parts)
+        return joined
 
     def _wait(self, size: int) -> None:
         """Count down while tiktoken encodes; then build a fresh table, or wait again where that fails."""

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import CheckpointError
-from guardtok.resize.finding import Finding, Severity
+from guardtok.finding import Finding, Severity
 from guardtok.resize.json_file import MAX_BYTES, parse_object, shown
 from guardtok.resize.safetensors_file import Header, StoredTensor, read_header
 

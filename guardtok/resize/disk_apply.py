@@ -33,8 +33,8 @@ from guardtok.resize.tensor_names import Role
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from guardtok.finding import Finding
     from guardtok.resize.disk_plan import DirectoryPlan
-    from guardtok.resize.finding import Finding
 
 _SPARE = 1 << 20
 """Bytes that are left for directories and the like."""

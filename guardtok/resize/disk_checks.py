@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from guardtok.extension import Placement
-from guardtok.resize.finding import Finding, Severity
+from guardtok.finding import Finding, Severity
 from guardtok.resize.json_file import shown
 from guardtok.resize.stored_configs import CONFIG, is_quantised, sizes, tied_by_flag
 from guardtok.resize.tensor_names import Role

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import ResizeError
-from guardtok.resize.finding import Finding, Severity
+from guardtok.finding import Finding, Severity
 from guardtok.resize.initial_rows import Initial
 from guardtok.resize.json_file import shown
 from guardtok.resize.safetensors_file import DTYPE_BITS

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import ResizeError
 from guardtok.extension import Extension, NewToken, Placement
+from guardtok.finding import Finding, Severity
 from guardtok.resize.checkpoint import INDEX, Checkpoint, open_checkpoint, read_bytes
 from guardtok.resize.disk_checks import (
     census_findings,
@@ -23,7 +24,6 @@ from guardtok.resize.disk_checks import (
     left_out,
 )
 from guardtok.resize.disk_plan import KL_BUDGET, DirectoryPlan, Request, RowUse, TensorEdit, TokenRow
-from guardtok.resize.finding import Finding, Severity
 from guardtok.resize.initial_rows import Initial
 from guardtok.resize.json_file import render, shown
 from guardtok.resize.stored_configs import (

@@ -15,9 +15,9 @@ from io import FileIO
 from typing import TYPE_CHECKING
 
 from guardtok.errors import ResizeError
+from guardtok.finding import Finding, Severity
 from guardtok.resize.checkpoint import Checkpoint, Shard, SourceFile, open_checkpoint, read_bytes
 from guardtok.resize.disk_planning import edited_files, plan_for
-from guardtok.resize.finding import Finding, Severity
 from guardtok.resize.json_file import shown
 from guardtok.resize.row_bytes import CHUNK, KeptDigest
 

@@ -12,9 +12,9 @@ import unicodedata
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from guardtok.errors import CheckpointError
+from guardtok.finding import Finding, Severity
 from guardtok.resize.checkpoint import Checkpoint, survey
 from guardtok.resize.disk_checks import census_findings, config_findings, left_out
-from guardtok.resize.finding import Finding, Severity
 from guardtok.resize.json_file import shown
 from guardtok.resize.stored_configs import CONFIG, GENERATION, check_ids, sizes, special_ids, tied_by_flag
 from guardtok.resize.tensor_names import Role, VocabularyTensor, take_census, vocabulary_rows

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import CheckpointError
 from guardtok.extension import Placement
+from guardtok.finding import Finding, Severity
 from guardtok.resize.checkpoint import read_bytes
-from guardtok.resize.finding import Finding, Severity
 from guardtok.resize.json_file import render, shown
 from guardtok.resize.stored_configs import FileEdit
 

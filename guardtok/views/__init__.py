@@ -5,3 +5,5 @@ from guardtok.views.lookout import Lookout as Lookout
 from guardtok.views.lookout import prepare as prepare
 from guardtok.views.search import Disguise as Disguise
 from guardtok.views.search import find_disguised as find_disguised
+from guardtok.views.search import find_suspects as find_suspects
+from guardtok.views.search import may_hold as may_hold

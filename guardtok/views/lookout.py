@@ -60,6 +60,11 @@ def make_shape(data: bytes) -> bytes:
     return data.translate(_SHAPE)
 
 
+def make_tight_shape(data: bytes) -> bytes:
+    """Return the shape of UTF-8 text without its white space."""
+    return data.translate(_SHAPE, SPACES)
+
+
 def _shape_of(code: int) -> int:
     if code in SPACES:
         return 0x20
@@ -101,9 +106,11 @@ class Lookout:
         quick: Automata over ASCII text as it is: what they and `escaped` miss begins no disguise.
         tight: Automata over shapes: disguises whose first disguised character is no white space.
         gapped: Automata over shapes: disguises whose first disguised character is white space.
-        beginnings: Shapes of forms and of their beginnings, of those that `gapped` finds.
-        pairs: The first two characters of every key.
+        beginnings: The tight shapes of what forms begin with, as far as it is ASCII, but for `wholes` and what holds an
+            introducer.
+        wholes: The tight shapes of the forms that are ASCII.
         seconds: The second characters of the keys.
+        reach: Length of the longest pattern of any of the automata: so far from a place it shows whether it is one.
         heads: Matches each character beyond ASCII that a form may begin with or have its first character disguised as;
             None where there is none.
     """
@@ -117,8 +124,9 @@ class Lookout:
     tight: tuple[BytesAhoCorasick, ...] = field(repr=False)
     gapped: tuple[BytesAhoCorasick, ...] = field(repr=False)
     beginnings: frozenset[bytes] = field(repr=False)
-    pairs: frozenset[str] = field(repr=False)
+    wholes: frozenset[bytes] = field(repr=False)
     seconds: frozenset[str] = field(repr=False)
+    reach: int
     heads: re.Pattern[str] | None = field(repr=False)
 
 
@@ -155,19 +163,24 @@ def prepare(forms: Iterable[tuple[str, bool]], max_hidden: int) -> Lookout:
     wide = {key for key, own in views.items() if own & ~SAFE}
     narrow = [target.text for targets in by_key.values() for target in targets if target.views == SAFE]
     firsts = {key[0] for key in keys}
+    wholes = {make_tight_shape(key.encode()) for key in views if key.isascii()}
     beyond = {char for first in firsts for char in disguises_of(first)}
+    escaped = set(_escaped_heads({key[0] for key in wide}))
+    quick = {*_quick_patterns(keys, wide), *_quick_narrow(narrow)}
+    tight, gapped = set(_tight_patterns(views, wide)), {start + b" " for start in _beginnings(wide)}
     return Lookout(
         keys=tuple(keys),
         targets=tuple(tuple(by_key[key]) for key in keys),
         max_hidden=max_hidden,
         firsts=frozenset(firsts | {first.upper() for first in firsts} | beyond),
-        escaped=_build(set(_escaped_heads({key[0] for key in wide}))),
-        quick=_build({*_quick_patterns(keys, wide), *_quick_narrow(narrow)}),
-        tight=_build(set(_tight_patterns(views, wide))),
-        gapped=_build({start + b" " for start in _beginnings(wide)}),
-        beginnings=frozenset(_beginnings(key + " " for key in wide)),
-        pairs=frozenset(key[:2] for key in keys),
+        escaped=_build(escaped),
+        quick=_build(quick),
+        tight=_build(tight),
+        gapped=_build(gapped),
+        beginnings=frozenset(_plain_beginnings(views)) - wholes,
+        wholes=frozenset(wholes),
         seconds=frozenset(key[1] for key in keys if len(key) > 1),
+        reach=max(map(len, escaped | quick | tight | gapped), default=0),
         heads=re.compile(f"[{re.escape(''.join(sorted(beyond)))}]") if beyond else None,
     )
 
@@ -181,6 +194,14 @@ def _beginnings(keys: Iterable[str]) -> set[bytes]:
             shape = make_shape(text.encode())
             shapes.update(shape[:end] for end in range(1, len(shape) + 1))
     return shapes
+
+
+def _plain_beginnings(keys: Iterable[str]) -> Iterator[bytes]:
+    """Yield the tight shapes of all beginnings of the keys, up to what is not ASCII or may begin an escape."""
+    for key in keys:
+        shape = make_tight_shape(key[: _ascii_size(key)].encode())
+        size = next((at for at, code in enumerate(shape) if chr(code) in INTRODUCERS), len(shape))
+        yield from (shape[:end] for end in range(1, size + 1))
 
 
 def _tight_patterns(keys: Iterable[str], wide: Iterable[str]) -> Iterator[bytes]:

@@ -7,7 +7,6 @@ place and reason, and the work at a place is bounded by the longest form.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from operator import itemgetter
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from guardtok.errors import GuardtokError, ViewError
 from guardtok.views.escapes import INTRODUCERS, read
 from guardtok.views.folds import EXACT, HIDDEN_RUN, View, hidden_as, name_views, readings, views_needed
-from guardtok.views.lookout import MARK, SPACES, make_shape
+from guardtok.views.lookout import MARK, SPACES, make_shape, make_tight_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,15 +28,19 @@ if TYPE_CHECKING:
 _SPARSE = 2_000
 """One place to read from per so many bytes costs less than the shape of the text, which names fewer."""
 
+_FEW = 4
+"""So many places are few, however short a text is."""
+
 _DENSE = 100
 """One match per so many bytes, and a cheap search is no longer cheap: another way is taken."""
 
 _PROBE = 8_192
 """So many bytes are searched to know."""
 
-_NOT_SPACE = re.compile(rb"([^ ])([^ ]?)", re.DOTALL)
+_AHEAD = 48
+"""So many characters are looked at before any is read with care; nearly all that is ordinary shows within six."""
+
 _SIGNS = frozenset({MARK, *(sign.encode() for sign in INTRODUCERS)})
-_BEHIND = re.compile(r"\s*([\x21-\x7e])")
 _START = itemgetter(1)
 
 
@@ -98,6 +101,40 @@ def find_disguised(text: str, data: bytes, exact: Sequence[Match], lookout: Look
     )
 
 
+def may_hold(text: str, data: bytes, lookout: Lookout) -> bool:
+    """Whether ASCII text may hold a form, exact or in disguise. Where this says no, nothing is to be found.
+
+    Args:
+        text: The text.
+        data: The same in bytes.
+        lookout: The forms to look for.
+    """
+    if not (_search(data, lookout.quick) or _search(data, lookout.escaped)):
+        return False  # So it is with most short texts.
+    suspects = find_suspects(data, lookout)
+    if suspects is None or suspects[0]:
+        return True
+    try:
+        return any(read_from(text, place, lookout) for place in _with_backslashes(text, sorted(suspects[1])))
+    except Exception:  # noqa: BLE001 - then nothing is known; who looks next meets the same error and says so
+        return True
+
+
+def find_suspects(data: bytes, lookout: Lookout) -> tuple[set[int], set[int]] | None:
+    """Return where in ASCII text forms may begin as they are, and where in escapes; None where that is not known.
+
+    It is not where the places are too many to be looked at, or where a view fails.
+    """
+    quick = _search(data, lookout.quick)
+    if len(quick) * _SPARSE > len(data) + _FEW * _SPARSE:
+        return None
+    try:
+        plain = {at for _, at, _ in quick if _may_go_on(make_tight_shape(data[at : at + _AHEAD]), lookout)}
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    return plain, _starts(_search(data, lookout.escaped))
+
+
 def _read_all(text: str, places: list[int], exact: Sequence[Match], lookout: Lookout) -> Iterator[Disguise]:
     known = sorted((start, end) for _, start, end in exact)
     starts = [start for start, _ in known]
@@ -114,12 +151,31 @@ def _read_all(text: str, places: list[int], exact: Sequence[Match], lookout: Loo
         yield from found
 
 
+def find_open_places(text: str, lookout: Lookout) -> list[int]:
+    """Return the characters, ascending, from which a disguise may be read that `text` breaks off.
+
+    Of the last `lookout.reach` characters some are left out: nothing shows yet whether they are such.
+    """
+    data = text.encode()
+    found = _search(data, lookout.escaped)
+    if len(data) == len(text):
+        return sorted(_starts(found + _search(data, lookout.quick)))
+    shape = make_shape(data)
+    # All that have a gap: what would rule them out may be still to come.
+    found += _search(shape, lookout.tight) + _search(shape, lookout.gapped)
+    return sorted(_in_characters(found, text, data, lookout))
+
+
 def _find_places(text: str, data: bytes, lookout: Lookout) -> set[int]:
     """Return the characters from which a disguise may be read: none is missed, most are none."""
     found = _search(data, lookout.escaped)
     if len(data) == len(text):
         return _starts(found + _search_ascii(data, lookout))
-    found += _search_shape(make_shape(data), lookout)
+    return _in_characters(found + _search_shape(make_shape(data), lookout), text, data, lookout)
+
+
+def _in_characters(found: Iterable[Match], text: str, data: bytes, lookout: Lookout) -> set[int]:
+    """Return where matches begin, in characters, and the characters beyond ASCII that may be disguised heads."""
     places = _count_characters(sorted(_starts(found)), data)
     if lookout.heads is not None:
         heads = lookout.heads.finditer(text)
@@ -138,7 +194,7 @@ def _search_ascii(data: bytes, lookout: Lookout) -> list[Match]:
     if not _is_dense(data, lookout.quick):
         quick = _search(data, lookout.quick)
         if len(quick) * _SPARSE <= len(data):
-            return [match for match in quick if _goes_on_ascii(match, data, lookout)]
+            return quick
     return _search_shape(make_shape(data), lookout)
 
 
@@ -150,7 +206,7 @@ def _is_dense(data: bytes, automata: Iterable[BytesAhoCorasick]) -> bool:
 def _search(data: bytes, automata: Iterable[BytesAhoCorasick]) -> list[Match]:
     found: list[Match] = []
     for automaton in automata:
-        found += automaton.find_matches_as_indexes(data, overlapping=True)
+        found += automaton.find_matches_as_indexes(data, True)  # noqa: FBT003 - overlapping; by position it is quicker
     return found
 
 
@@ -162,28 +218,21 @@ def _search_shape(shape: bytes, lookout: Lookout) -> list[Match]:
         if len(closed) == len(tight):
             return tight
     gapped = _search(shape, lookout.gapped)
-    return tight + [match for match in gapped if _goes_on(match, shape, lookout)]
+    return tight + [
+        gap for gap in gapped if _may_go_on(shape[gap[1] : gap[1] + _AHEAD].translate(None, SPACES), lookout)
+    ]
 
 
-def _goes_on(gap: Match, shape: bytes, lookout: Lookout) -> bool:
-    """Whether behind the white space that a match ends with the form may go on, by one character and by two."""
-    _, start, end = gap
-    following = _NOT_SPACE.search(shape, end)
-    if following is None:
-        return False
-    sign, then = following[1], following[2]
-    so_far = shape[start : end - 1] + sign
-    if sign in _SIGNS:
-        return True
-    return so_far in lookout.beginnings and (not then or then in _SIGNS or so_far + then in lookout.beginnings)
+def _may_go_on(shape: bytes, lookout: Lookout) -> bool:
+    """Whether a form may begin as a tight shape does, as far as the shape is plain: to know is cheap, to read is not.
 
-
-def _goes_on_ascii(match: Match, data: bytes, lookout: Lookout) -> bool:
-    """Whether a match in ASCII text may begin a form, as far as what follows the white space at its end tells."""
-    form, start, end = match
-    if data[end - 1] not in SPACES:
-        return True
-    return _goes_on((form, 0, end - start), make_shape(data[start : end + lookout.max_hidden + 2]), lookout)
+    A shape that is no beginning of any form ends one, unless it is all of one, or its last byte may be a disguise.
+    """
+    beginnings = lookout.beginnings
+    for end in range(2, len(shape) + 1):
+        if shape[:end] not in beginnings:
+            return shape[end - 1 : end] in _SIGNS or shape[:end] in lookout.wholes
+    return True  # More follows than was looked at.
 
 
 def _starts(found: Iterable[Match]) -> set[int]:
@@ -219,22 +268,25 @@ def _with_backslashes(text: str, places: list[int]) -> list[int]:
 
 def read_from(text: str, start: int, lookout: Lookout) -> list[Disguise]:
     """Return the longest disguise that begins at a character: once for each form that it may stand for."""
-    char, second, decoded = read(text, start)
-    if char not in lookout.firsts or _dies_at_once(text, second, char, lookout):
+    char, second, decoded = read(text, start) if text[start] in INTRODUCERS else (text[start], start + 1, EXACT)
+    if char not in lookout.firsts:
+        return []
+    ahead = text[second : second + _AHEAD]
+    if char.isascii() and not _may_go_on(make_tight_shape((char + ahead).encode()), lookout):
         return []
     states = _step([("", 0, EXACT, 0, EXACT, None)], char, decoded, lookout)
     whole: list[tuple[int, _State]] = []
-    runs: list[tuple[int, str]] = []
+    runs: list[tuple[int, str, int]] = []
     end = second
     while states and end < len(text):
         char, end, decoded = read(text, end) if text[end] in INTRODUCERS else (text[end], end + 1, EXACT)
         states = _step(states, char, decoded, lookout)
         for state in states:
-            prefix, key, _, hidden, _, _ = state
+            prefix, key, views, hidden, aside, _ = state
             if not hidden and lookout.keys[key] == prefix:
                 whole.append((end, state))
             elif hidden > lookout.max_hidden:
-                runs.append((end, prefix))
+                runs.append((end, prefix, views | aside))
         states = [state for state in states if state[3] <= lookout.max_hidden]
     while whole:
         reached = whole[-1][0]
@@ -244,26 +296,22 @@ def read_from(text: str, start: int, lookout: Lookout) -> list[Disguise]:
         if found:
             ordered = sorted(found, key=_fewest)
             return [Disguise(form, start, reached, name_views(views), second) for views, form in ordered]
-    if not runs:
-        return []
-    nearest = min(end for end, _ in runs)
-    form = min(_first_form(prefix, lookout) for end, prefix in runs if end == nearest)
-    return [Disguise(form, start, nearest, HIDDEN_RUN, second)]
+    return list(_name_run(runs, start, second, lookout))
 
 
-def _first_form(prefix: str, lookout: Lookout) -> int:
-    """Return the first form of the ruleset that begins so: which one it would have become is not to be known."""
+def _name_run(runs: list[tuple[int, str, int]], start: int, second: int, lookout: Lookout) -> Iterator[Disguise]:
+    """Yield a run of hidden characters, the nearest, where some form may be found under the views that it takes."""
+    begun = [(end, form) for end, prefix, views in runs for form in _forms_that_begin(prefix, views, lookout)]
+    if begun:
+        # Which form it would have become is not to be known: the first of the ruleset stands for all.
+        nearest, form = min(begun)
+        yield Disguise(form, start, nearest, HIDDEN_RUN, second)
+
+
+def _forms_that_begin(prefix: str, views: int, lookout: Lookout) -> Iterator[int]:
+    """Yield the index of every form that begins so, if these views are open to it."""
     low, high = bisect_left(lookout.keys, prefix), bisect_right(lookout.keys, prefix + chr(0x10FFFF))
-    return min(targets[0].index for targets in lookout.targets[low:high])
-
-
-def _dies_at_once(text: str, end: int, char: str, lookout: Lookout) -> bool:
-    """Whether the second character, behind white space, is ordinary and second in no form that begins with `char`."""
-    behind = _BEHIND.match(text, end)
-    if behind is None or not char.isascii() or char.lower() + " " in lookout.pairs:
-        return False
-    sign = behind[1]
-    return sign not in INTRODUCERS and char.lower() + sign.lower() not in lookout.pairs
+    return (target.index for targets in lookout.targets[low:high] for target in targets if not views & ~target.views)
 
 
 def _judge(state: _State, lookout: Lookout) -> Iterator[tuple[int, int]]:
