@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import tiktoken
+    from transformers import PreTrainedTokenizerFast
 
     from guardtok.extended import Extended
+    from guardtok.pretrained import GuardedTokenizer
     from guardtok.ruleset import Ruleset
     from guardtok.sinks import Sink
     from guardtok.tokenizer import Tokenizer
@@ -157,6 +159,22 @@ class Guard:
         """
         # Without one, the constructor says what is missing.
         return self._encoding or GuardedEncoding(self._ruleset, self._examiner.examine)
+
+    def pretrained(self, tokenizer: PreTrainedTokenizerFast, *, source: str) -> GuardedTokenizer:
+        """Return the double of a transformers tokenizer: the same calls, with ids from this guard.
+
+        Args:
+            tokenizer: The fast tokenizer that this guard is bound to. It is copied.
+            source: Who writes the plain strings that the double is given.
+
+        Raises:
+            TokenizerMismatchError: The guard is bound to another tokenizer.
+            UnknownSourceError: A source that the policy does not know.
+        """
+        # It pads and makes tensors with transformers, an extra.
+        from guardtok.pretrained import GuardedTokenizer
+
+        return GuardedTokenizer(self, tokenizer, source=source)
 
     def encode(self, text: str, *, source: str | None = None, request_id: str | None = None) -> Encoded:
         """Encode text to ids that the policy allows, and prove it on the ids.

@@ -64,7 +64,7 @@ def make_wrapped(*, affixes: bool = False, side: str = "right") -> PreTrainedTok
 
 def guard_of(wrapped: PreTrainedTokenizerFast, source: str = "user") -> GuardedTokenizer:
     """Return the guarded double."""
-    return GuardedTokenizer(Guard.load(Policy.parse(POLICY), wrapped, sinks=[]), wrapped, source=source)
+    return Guard.load(Policy.parse(POLICY), wrapped, sinks=[]).pretrained(wrapped, source=source)
 
 
 @pytest.fixture(scope="module", params=[(False, "right"), (True, "left"), (True, "right")], ids=str)
