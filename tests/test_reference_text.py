@@ -66,7 +66,9 @@ def assert_specified(one: Guard, text: Text) -> None:
         with pytest.raises(SurrogateError):
             one.sanitize(text)
         return
-    found = [(v.form, v.token, v.action, v.mode, v.source, (v.path, v.start, v.end)) for v in one.check(text).violations]
+    found = [
+        (v.form, v.token, v.action, v.mode, v.source, (v.path, v.start, v.end)) for v in one.check(text).violations
+    ]
     assert found == [
         (
             each.view,

@@ -132,6 +132,13 @@ def test_a_disguise_is_broken_behind_its_first_character() -> None:
     assert one.sanitize("＜|im_end|＞", source="user").text == "＜_|im_end|＞"  # noqa: RUF001 - a disguise
 
 
+def test_a_disguise_inside_another_is_broken_too() -> None:
+    """When the outer one is broken it holds the inner one no more: `|>` in full width, in `<|abc|>`."""
+    assert guard("lookalikes").sanitize("< |abc|\uff1e", source="user").text == "<- |abc|-\uff1e"
+    stream = guard("lookalikes").stream(source="user")
+    assert "".join([*map(stream.feed, "< |abc|\uff1e"), stream.finish()]) == "<- |abc|-\uff1e"
+
+
 def test_a_form_of_one_character_becomes_a_replacement() -> None:
     """Nothing can go into it."""
     out = guard("escape").sanitize("a§b", source="user")

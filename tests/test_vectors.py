@@ -57,7 +57,9 @@ def by_specification(made: Guard, vector: dict[str, Any]) -> tuple[str, list[tup
     }
     found = [(*match, "exact", ruleset.table[source][match[0]].action) for match in exact]
     reaction = Action("allow" if str(ruleset.lookalikes[source]) == "ignore" else str(ruleset.lookalikes[source]))
-    for form, start, end, view in disguises(text, exact, shapes, ruleset.policy.limits.max_hidden):
+    for form, start, end, view, inner in disguises(text, exact, shapes, ruleset.policy.limits.max_hidden):
+        if inner:
+            continue
         itself = ruleset.table[source][form].action
         least = (
             [reaction, itself] if ruleset.forms[form].kind is FormKind.FOREIGN or itself is Action.ALLOW else [reaction]

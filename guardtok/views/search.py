@@ -53,6 +53,7 @@ class Disguise(NamedTuple):
         end: One past the last; an escape is inside as a whole.
         view: The views that it takes to see it, joined by `+`; or `hidden_run`.
         second: One past the form's own first character, in whatever spelling: what is put here takes the form apart.
+        inner: Whether it lies inside an exact match or another disguise. It is part of that until that is broken.
     """
 
     form: int
@@ -60,6 +61,7 @@ class Disguise(NamedTuple):
     end: int
     view: str
     second: int
+    inner: bool = False
 
 
 _Unit: TypeAlias = "tuple[str, int, str, _Unit] | None"
@@ -75,7 +77,7 @@ def find_disguised(text: str, data: bytes, exact: Sequence[Match], lookout: Look
     """Return every form in disguise, by start; of those that begin at one place the longest.
 
     Where several forms differ only in what is folded, each is returned, the one that takes the fewest views first. What
-    begins where an exact match begins, or lies inside one or inside another disguise, is left out.
+    begins where an exact match begins is left out; what lies inside one or inside another disguise is `inner`.
 
     Args:
         text: The text, without surrogates.
@@ -142,13 +144,15 @@ def _read_all(text: str, places: list[int], exact: Sequence[Match], lookout: Loo
     done = 0
     for place in places:
         found = read_from(text, place, lookout)
-        if not found or found[0].end <= done:
-            continue
         before = bisect_right(starts, place)
-        if before and (starts[before - 1] == place or reach[before - 1] >= found[0].end):
+        if not found or (before and starts[before - 1] == place):
             continue
-        done = found[0].end
-        yield from found
+        end = found[0].end
+        if end <= done or (before and reach[before - 1] >= end):
+            yield from (each._replace(inner=True) for each in found)
+        else:
+            done = end
+            yield from found
 
 
 def find_open_places(text: str, lookout: Lookout) -> list[int]:
