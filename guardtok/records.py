@@ -52,6 +52,11 @@ class Report:
     key: bytes = field(repr=False)
     request_id: str | None
 
+    @property
+    def count(self) -> int:
+        """How many matches are not allowed."""
+        return self.decided.count
+
     def violations(self) -> tuple[Violation, ...]:
         """Return one record per finding, in the order of the text, at most `limits.max_violations`."""
         write = self.writer()

@@ -1,4 +1,4 @@
-"""Text that goes on as text, once more, slow and plain: the specification that `sanitize` and `stream` are held against.
+"""Text that goes on as text, once more, slow and plain: the specification that `sanitize` and `stream` are held to.
 
 The need it answers: an editor that works window by window, caches separators and looks back no further than it must is
 quick and easy to get wrong. Here the whole text is at hand, every form is tried at every place, and each rule of
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 SEPARATORS = "_-~."
 GAP = "\ufffd"
 ESCAPE_LENGTH = 16
-"""A disguise has at most so many characters, and `max_hidden`, for each of the longest form's; what is longer is none."""
+"""A disguise has at most so many characters, and `max_hidden`, for each of the longest form's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _enforces(finding: Finding, action: Action) -> bool:
 
 
 def _must_break(finding: Finding, policy: Policy) -> bool:
-    """Whether the verdict asks for another text, or one of those who spelled the form together does, and enforces it."""
+    """Whether the verdict, or one of those who spelled the form together, enforces another text."""
     decided = [finding.decision]
     if len(finding.sources) > 1:
         decided += [decision(policy, source, finding.form) for source in finding.sources]

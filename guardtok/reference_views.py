@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def disguises(
     text: str, exact: Iterable[Match], forms: Mapping[int, tuple[str, int]], max_hidden: int
 ) -> set[tuple[int, int, int, str, bool]]:
-    """Return form, start, end and view of every disguise, and whether it lies inside an exact match or another disguise.
+    """Return form, start, end and view of every disguise, and whether it lies inside another, or an exact match.
 
     Args:
         text: The text.

@@ -158,6 +158,22 @@ def test_a_seam_is_looked_at() -> None:
         strict.sanitize("<|im_", source="user") + strict.sanitize("end|>", source="user")
 
 
+def test_pickled_sanitized_carries_no_key() -> None:
+    """It says what was found, is restored and is joined; what is found at a copy's seam is nobody's digest."""
+    one = Guard(CHATML.policy, sinks=(), digest_key=b"the key of the digests")
+    out = one.sanitize("a <|im_end|> <|im_", source="user", request_id="r1")
+    pickled = pickle.dumps(out)
+    assert b"the key" not in pickled
+    copy = pickle.loads(pickled)  # noqa: S301 - made here
+    assert (copy, copy.restore(), repr(copy)) == (out, out.restore(), repr(out))
+    joined, twice = (each + one.sanitize("end|>", source="user") for each in (out, copy))
+    assert (
+        (joined.text, len(joined.violations)) == (twice.text, len(twice.violations)) == ("a <_|im_end|> <|im__end|>", 2)
+    )
+    assert joined.violations[1].digest != twice.violations[1].digest
+    assert pickle.loads(pickle.dumps(twice)) == twice  # noqa: S301 - made here
+
+
 def test_sanitized_is_no_string() -> None:
     """It joins with its like, of the same guard."""
     out = CHATML.sanitize("a", source="user")
