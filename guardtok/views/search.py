@@ -97,8 +97,13 @@ def find_disguised(text: str, data: bytes, exact: Sequence[Match], lookout: Look
     except Exception as error:  # noqa: BLE001 - whatever it is, the text was not looked through
         failure = type(error).__name__
     # Raised out here it has no context: the error may quote the text.
-    raise ViewError(
-        f"Looking for disguised forms failed with {failure} on {len(text):,} characters; nothing was admitted. "
+    raise view_error(failure, len(text))
+
+
+def view_error(failure: str, size: int) -> ViewError:
+    """Return the error for a view that failed, named by its exception's type, on so many characters."""
+    return ViewError(
+        f"Looking for disguised forms failed with {failure} on {size:,} characters; nothing was admitted. "
         "This is a fault of guardtok: report it, and until then set `lookalikes: ignore` for this source."
     )
 
@@ -111,12 +116,12 @@ def may_hold(text: str, data: bytes, lookout: Lookout) -> bool:
         data: The same in bytes.
         lookout: The forms to look for.
     """
-    if not (_search(data, lookout.quick) or _search(data, lookout.escaped)):
-        return False  # So it is with most short texts.
-    suspects = find_suspects(data, lookout)
-    if suspects is None or suspects[0]:
-        return True
     try:
+        if not (_search(data, lookout.quick) or _search(data, lookout.escaped)):
+            return False  # So it is with most short texts.
+        suspects = find_suspects(data, lookout)
+        if suspects is None or suspects[0]:
+            return True
         return any(read_from(text, place, lookout) for place in _with_backslashes(text, sorted(suspects[1])))
     except Exception:  # noqa: BLE001 - then nothing is known; who looks next meets the same error and says so
         return True
@@ -127,14 +132,14 @@ def find_suspects(data: bytes, lookout: Lookout) -> tuple[set[int], set[int]] | 
 
     It is not where the places are too many to be looked at, or where a view fails.
     """
-    quick = _search(data, lookout.quick)
-    if len(quick) * _SPARSE > len(data) + _FEW * _SPARSE:
-        return None
     try:
+        quick = _search(data, lookout.quick)
+        if len(quick) * _SPARSE > len(data) + _FEW * _SPARSE:
+            return None
         plain = {at for _, at, _ in quick if _may_go_on(make_tight_shape(data[at : at + _AHEAD]), lookout)}
+        return plain, _starts(_search(data, lookout.escaped))
     except Exception:  # noqa: BLE001 - as above
         return None
-    return plain, _starts(_search(data, lookout.escaped))
 
 
 def _read_all(text: str, places: list[int], exact: Sequence[Match], lookout: Lookout) -> Iterator[Disguise]:
