@@ -1,4 +1,4 @@
-"""Ordinary text that looks a little like control tokens and holds none: what must not be flagged, nor encoded otherwise."""
+"""Ordinary text that looks a little like control tokens: what must not be flagged, nor encoded otherwise."""
 
 from __future__ import annotations
 
