@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 from guardtok.views.escapes import INTRODUCERS
 from guardtok.views.folds import disguises_of
-from guardtok.views.search import find_open_places, read_from
+from guardtok.views.search import find_open_places, read_from, view_error
 
 if TYPE_CHECKING:
     from guardtok.ruleset import Ruleset
@@ -67,13 +67,26 @@ class Beginnings:
             start: Where to begin.
             stop: Where to end.
             lookout: The forms.
+
+        Raises:
+            ViewError: A view failed; nothing is known of the text.
         """
         if self.disguised is None:
             return stop
+        try:
+            return self._find_open_disguise(text, start, stop, lookout, self.disguised)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the text was not looked through
+            failure = type(error).__name__
+        # Raised out here it has no context: the error may quote the text.
+        raise view_error(failure, len(text))
+
+    def _find_open_disguise(
+        self, text: str, start: int, stop: int, lookout: Lookout, disguised: re.Pattern[str]
+    ) -> int:
         # Nearly all that is held back is excluded by automata; only what they do not see to its end is read at once.
         near = max(start, len(text) - lookout.reach)
         far = (start + place for place in find_open_places(text[start:], lookout)) if near > start else ()
-        last = (found.start() for found in self.disguised.finditer(text, near, stop))
+        last = (found.start() for found in disguised.finditer(text, near, stop))
         broken_off = _BrokenOff(text)
         for place in chain((place for place in far if place < min(near, stop)), last):
             if broken_off.ends_what_begins_at(place, lookout):

@@ -159,8 +159,8 @@ class Editor:
     def _may_grow(self, kept: list[str], gap: int) -> bool:
         tail = self._tail(kept, gap)
         prefixes = self._prefixes
-        # A single character is a prefix if a form begins with it, and to ask that first is cheap.
-        if any(first in prefixes and tail[index:] in prefixes for index, first in enumerate(tail)):
+        first = self._beginnings.exact
+        if first is not None and any(tail[found.start() :] in prefixes for found in first.finditer(tail)):
             return True
         if self._lookout is None:
             return False
@@ -194,9 +194,11 @@ def _gaps(cuts: Sequence[Span], start: int, stop: int) -> list[tuple[int, int]]:
     """Return the cuts between two positions; those that touch are one gap."""
     gaps: list[tuple[int, int]] = []
     for cut in cuts:
-        low, high = max(cut.start, start), min(cut.end, stop)
-        if low >= high:
-            continue
+        low, high = cut.start, cut.end
+        if low < start or high > stop:
+            low, high = max(low, start), min(high, stop)
+            if low >= high:
+                continue
         if gaps and gaps[-1][1] == low:
             low = gaps.pop()[0]
         gaps.append((low, high))

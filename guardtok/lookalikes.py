@@ -56,7 +56,8 @@ def add_disguises(decided: Decided, disguises: Sequence[Disguise], intake: Intak
     judged = list(judge_disguises(disguises, intake, ruleset))
     if not judged:
         return decided
-    found = [finding for finding, _ in judged]
+    # What lies inside another is no finding of its own; but that one, when it is broken, holds it no more.
+    found = [finding for finding, each in judged if not each.inner]
     groups: dict[tuple[int, str, str, str], list[Finding]] = {}
     for finding in found:
         path = intake.runs[finding.run].path
@@ -65,7 +66,7 @@ def add_disguises(decided: Decided, disguises: Sequence[Disguise], intake: Intak
     breaks = [
         (each.form, each.second - 1 if each.second < each.end else each.start, each.end)
         for finding, each in judged
-        if changes(finding)
+        if changes(finding) and not (each.inner and any(low <= each.start < high for _, low, high in decided.allowed))
     ]
     findings = sorted([*decided.findings, *found], key=_in_order)
     blocks = (each for each in found if each.action is Action.BLOCK and each.mode is Mode.ENFORCE)

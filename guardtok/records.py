@@ -54,6 +54,11 @@ class Report:
     request_id: str | None
     others: tuple[Report, ...] = ()
 
+    @property
+    def count(self) -> int:
+        """How many matches are not allowed."""
+        return self.decided.count
+
     def violations(self) -> tuple[Violation, ...]:
         """Return one record per finding, in the order of the text, at most `limits.max_violations`."""
         write = self.writer()

@@ -1,4 +1,4 @@
-"""Text that goes on as text, once more, slow and plain: the specification that `sanitize` and `stream` are held against.
+"""Text that goes on as text, once more, slow and plain: the specification that `sanitize` and `stream` are held to.
 
 The need it answers: an editor that works window by window, caches separators and looks back no further than it must is
 quick and easy to get wrong. Here the whole text is at hand, every form is tried at every place, and each rule of
@@ -45,15 +45,16 @@ if TYPE_CHECKING:
 SEPARATORS = "_-~."
 GAP = "\ufffd"
 ESCAPE_LENGTH = 16
-"""A disguise has at most so many characters, and `max_hidden`, for each of the longest form's; what is longer is none."""
+"""A disguise has at most so many characters, and `max_hidden`, for each of the longest form's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A finding, and the name of the views that it was seen under."""
+    """A finding, the name of the views that it was seen under, and whether it lies inside another."""
 
     finding: Finding
     view: str
+    inner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,17 @@ def sanitize(
     characters = repair(text, policy)
     tokens, findings = judge(characters, forms, policy)
     disguised = list(_judge_disguises(characters, [forms[each] for each in order], policy))
-    seen = [Seen(each, "exact") for each in reported(findings)] + [each for each, _ in disguised]
-    blocks = [each for each in findings + [each.finding for each, _ in disguised] if _enforces(each, Action.BLOCK)]
+    told = [each for each, _ in disguised if not each.inner]
+    seen = [Seen(each, "exact") for each in reported(findings)] + told
+    blocks = [each for each in findings + [each.finding for each in told] if _enforces(each, Action.BLOCK)]
     breaks = [_Break(each.start, each.end, each.form.text) for each in findings if _must_break(each, policy)]
-    breaks += [each for seen_, each in disguised if _enforces(seen_.finding, Action.ESCAPE)]
+    # One that lies inside another is broken too, for when that is broken it stands alone.
+    breaks += [
+        each
+        for found, each in disguised
+        if _enforces(found.finding, Action.ESCAPE)
+        and not (found.inner and any(start <= found.finding.start < end for start, end, _ in tokens))
+    ]
     strict = any(reaction(policy, each.source) in {Reaction.ESCAPE, Reaction.BLOCK} for each in characters)
     return ReferenceText(
         text=_edit(
@@ -138,7 +146,7 @@ def _enforces(finding: Finding, action: Action) -> bool:
 
 
 def _must_break(finding: Finding, policy: Policy) -> bool:
-    """Whether the verdict asks for another text, or one of those who spelled the form together does, and enforces it."""
+    """Whether the verdict, or one of those who spelled the form together, enforces another text."""
     decided = [finding.decision]
     if len(finding.sources) > 1:
         decided += [decision(policy, source, finding.form) for source in finding.sources]
@@ -159,7 +167,8 @@ def _judge_disguises(
     }
     longest = max(map(len, numbers), default=0) * (ESCAPE_LENGTH + policy.limits.max_hidden)
     told: set[tuple[int, int]] = set()
-    for number, start, end, view in sorted(disguises(plain, exact, shapes, policy.limits.max_hidden), key=_in_order):
+    for disguise in sorted(disguises(plain, exact, shapes, policy.limits.max_hidden), key=_in_order):
+        number, start, end, view, inner = disguise
         sources = sources_of(characters[start:end])
         decided = _decide_disguise(forms[number], sources, policy)
         if decided.action is Action.ALLOW or (start, end) in told or end - start > longest:
@@ -167,14 +176,14 @@ def _judge_disguises(
         told.add((start, end))
         second = read(plain, start)[1]
         yield (
-            Seen(Finding(forms[number], start, end, sources, decided), view),
+            Seen(Finding(forms[number], start, end, sources, decided), view, inner),
             _Break(second - 1 if second < end else start, end, forms[number].text),
         )
 
 
-def _in_order(disguise: tuple[int, int, int, str]) -> tuple[int, int, int, int, int]:
+def _in_order(disguise: tuple[int, int, int, str, bool]) -> tuple[int, int, int, int, int]:
     """Order disguises by place; of those at one place, the one that takes the fewest views first."""
-    number, start, end, view = disguise
+    number, start, end, view, _ = disguise
     views = sum(each for each in View if each.name.lower() in view.split("+"))
     return start, end, views.bit_count(), views, number
 

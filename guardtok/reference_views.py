@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def disguises(
     text: str, exact: Iterable[Match], forms: Mapping[int, tuple[str, int]], max_hidden: int
-) -> set[tuple[int, int, int, str]]:
-    """Return form, start, end and view of every disguise.
+) -> set[tuple[int, int, int, str, bool]]:
+    """Return form, start, end and view of every disguise, and whether it lies inside another, or an exact match.
 
     Args:
         text: The text.
@@ -32,15 +32,18 @@ def disguises(
     """
     known = [(start, end) for _, start, end in exact]
     units = [read(text, start) for start in range(len(text))]
-    found: set[tuple[int, int, int, str]] = set()
+    found: set[tuple[int, int, int, str, bool]] = set()
     reached = 0
     for start in range(len(text)):
+        if text[start] == "\\" == text[start - 1 : start]:
+            continue  # A row of backslashes is one escape, which begins where the row does.
         here = _longest_at(start, units, forms, max_hidden)
         ends = {end for _, end, _ in here}
-        if not ends or any(s == start or (s <= start and max(ends) <= e) for s, e in known) or max(ends) <= reached:
+        if not ends or any(s == start for s, _ in known):
             continue
-        reached = max(ends)
-        found.update((form, start, end, view) for form, end, view in here)
+        inner = max(ends) <= reached or any(s <= start and max(ends) <= e for s, e in known)
+        reached = max(reached, *ends)
+        found.update((form, start, end, view, inner) for form, end, view in here)
     return found
 
 

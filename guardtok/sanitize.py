@@ -9,6 +9,9 @@ edits are kept beside it.
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import partial
+from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 
 from guardtok.breaking import escaped_forms
@@ -44,6 +47,9 @@ class Sanitized:
     It is no `str`, so that it cannot be joined with one by accident: `str(sanitized)` or `.text` is the text, and
     `sanitized + sanitized` is safe, where `text + text` is not.
 
+    A pickled copy can be joined and restored too. It carries no key of the digests: what is found at the seams of
+    copies has a digest that is comparable with none.
+
     Attributes:
         text: The text.
         edits: Every change, in order.
@@ -58,7 +64,7 @@ class Sanitized:
         text: str,
         edits: tuple[Edit, ...],
         runs: tuple[Run, ...],
-        reports: tuple[Report, ...],
+        reports: tuple[Report | _Kept, ...],
         breaker: Breaker,
     ) -> None:
         """Refuse to be called by anybody else: a text that was not looked at would vouch for nothing.
@@ -80,11 +86,13 @@ class Sanitized:
         return self.text
 
     def __repr__(self) -> str:
-        found = sum(report.decided.count for report in self._reports)
+        found = sum(report.count for report in self._reports)
         return f"<Sanitized {len(self.text)} characters, {len(self.edits)} edits, {found} violations>"
 
     def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
-        return _remint, (self.text, self.edits, self.runs, self._reports, self._breaker)
+        first, count = self._reports[0], sum(report.count for report in self._reports)
+        kept = _Kept(self.violations, count, first.ruleset, first.request_id)
+        return _remint, (self.text, self.edits, self.runs, (kept,), self._breaker)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sanitized):
@@ -181,6 +189,23 @@ class Sanitized:
             seen = [each for each in look(intake, found, ruleset) if each.start < seam < each.end]
             decided = add_disguises(decided, seen, intake, ruleset)
         return Report(intake, decided, ruleset, first.key, first.request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What was found, written out already, for a pickle: without the text as it came in and the key of the digests."""
+
+    found: tuple[Violation, ...]
+    count: int
+    ruleset: Ruleset
+    request_id: str | None
+    key: bytes = field(default_factory=partial(token_bytes, 32), repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
+        return _Kept, (self.found, self.count, self.ruleset, self.request_id)
+
+    def violations(self) -> tuple[Violation, ...]:
+        return self.found
 
 
 def _remint(*parts: Any) -> Sanitized:  # noqa: ANN401 - what __reduce__ gave

@@ -305,11 +305,16 @@ class Stream:
         found = scan(intake, self._ruleset)
         seen = look(intake, found, self._ruleset) if self._lookout is not None else []
         exact = [(form, front + start, front + end) for form, start, end in found if front + start < stop]
-        # What lies inside a match that began before the front is no disguise.
+        # What lies inside a match that began before the front is part of that.
         disguises = [
-            each._replace(start=front + each.start, end=front + each.end, second=front + each.second)
+            each._replace(
+                start=front + each.start,
+                end=front + each.end,
+                second=front + each.second,
+                inner=each.inner or front + each.end <= self._covered,
+            )
             for each in seen
-            if front + each.start < stop and front + each.end > self._covered
+            if front + each.start < stop
         ]
         return exact, disguises
 

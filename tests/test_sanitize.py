@@ -132,6 +132,13 @@ def test_a_disguise_is_broken_behind_its_first_character() -> None:
     assert one.sanitize("＜|im_end|＞", source="user").text == "＜_|im_end|＞"  # noqa: RUF001 - a disguise
 
 
+def test_a_disguise_inside_another_is_broken_too() -> None:
+    """When the outer one is broken it holds the inner one no more: `|>` in full width, in `<|abc|>`."""
+    assert guard("lookalikes").sanitize("< |abc|\uff1e", source="user").text == "<- |abc|-\uff1e"
+    stream = guard("lookalikes").stream(source="user")
+    assert "".join([*map(stream.feed, "< |abc|\uff1e"), stream.finish()]) == "<- |abc|-\uff1e"
+
+
 def test_a_form_of_one_character_becomes_a_replacement() -> None:
     """Nothing can go into it."""
     out = guard("escape").sanitize("a§b", source="user")
@@ -149,6 +156,22 @@ def test_a_seam_is_looked_at() -> None:
     strict = Guard(parse('sources: {"*": {default: block}}\n'), sinks=())
     with pytest.raises(RefusedError):
         strict.sanitize("<|im_", source="user") + strict.sanitize("end|>", source="user")
+
+
+def test_pickled_sanitized_carries_no_key() -> None:
+    """It says what was found, is restored and is joined; what is found at a copy's seam is nobody's digest."""
+    one = Guard(CHATML.policy, sinks=(), digest_key=b"the key of the digests")
+    out = one.sanitize("a <|im_end|> <|im_", source="user", request_id="r1")
+    pickled = pickle.dumps(out)
+    assert b"the key" not in pickled
+    copy = pickle.loads(pickled)  # noqa: S301 - made here
+    assert (copy, copy.restore(), repr(copy)) == (out, out.restore(), repr(out))
+    joined, twice = (each + one.sanitize("end|>", source="user") for each in (out, copy))
+    assert (
+        (joined.text, len(joined.violations)) == (twice.text, len(twice.violations)) == ("a <_|im_end|> <|im__end|>", 2)
+    )
+    assert joined.violations[1].digest != twice.violations[1].digest
+    assert pickle.loads(pickle.dumps(twice)) == twice  # noqa: S301 - made here
 
 
 def test_sanitized_is_no_string() -> None:

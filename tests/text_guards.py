@@ -27,8 +27,11 @@ FORMS = (
     "_>",
     "aa",
     "aaa",
+    "<|abc|>",
+    "[T199]",
 )
-"""They overlap, begin, end and contain each other; one is one character, two hold `_`, two overlap themselves."""
+"""They overlap, begin, end and contain each other; one is one character, two hold `_`, two overlap themselves. The last
+two are looked for under every view, the others are too short for that."""
 
 SOURCES = {
     "escape": '"*": {default: escape}',
@@ -73,6 +76,7 @@ PIECES = (
     *"<|>_aX19§�T/",
     "\uff1c", "\uff58", "\uff1e", "\uff5c", "\u200b", " ",
     "&lt;", "&amp;lt;", "%3C", "%253c", "\\u003c", "\\\\", "&", "A",
+    "&lt;|abc|>", "%3c|ABC", "<|ABC|>", "[t199", "\\u005bT", "< |abc|", "\uff1c|abc|>", "[T1\u200b99]",
     "\ud83c", "\udf89", "\ud83c\udf89", "\ud800", "é", "\n",
 )  # fmt: skip
 """Forms, halves of forms, what may go into them, disguises, halves of characters."""

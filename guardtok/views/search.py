@@ -53,6 +53,7 @@ class Disguise(NamedTuple):
         end: One past the last; an escape is inside as a whole.
         view: The views that it takes to see it, joined by `+`; or `hidden_run`.
         second: One past the form's own first character, in whatever spelling: what is put here takes the form apart.
+        inner: Whether it lies inside an exact match or another disguise. It is part of that until that is broken.
     """
 
     form: int
@@ -60,6 +61,7 @@ class Disguise(NamedTuple):
     end: int
     view: str
     second: int
+    inner: bool = False
 
 
 _Unit: TypeAlias = "tuple[str, int, str, _Unit] | None"
@@ -75,7 +77,7 @@ def find_disguised(text: str, data: bytes, exact: Sequence[Match], lookout: Look
     """Return every form in disguise, by start; of those that begin at one place the longest.
 
     Where several forms differ only in what is folded, each is returned, the one that takes the fewest views first. What
-    begins where an exact match begins, or lies inside one or inside another disguise, is left out.
+    begins where an exact match begins is left out; what lies inside one or inside another disguise is `inner`.
 
     Args:
         text: The text, without surrogates.
@@ -95,8 +97,13 @@ def find_disguised(text: str, data: bytes, exact: Sequence[Match], lookout: Look
     except Exception as error:  # noqa: BLE001 - whatever it is, the text was not looked through
         failure = type(error).__name__
     # Raised out here it has no context: the error may quote the text.
-    raise ViewError(
-        f"Looking for disguised forms failed with {failure} on {len(text):,} characters; nothing was admitted. "
+    raise view_error(failure, len(text))
+
+
+def view_error(failure: str, size: int) -> ViewError:
+    """Return the error for a view that failed, named by its exception's type, on so many characters."""
+    return ViewError(
+        f"Looking for disguised forms failed with {failure} on {size:,} characters; nothing was admitted. "
         "This is a fault of guardtok: report it, and until then set `lookalikes: ignore` for this source."
     )
 
@@ -109,12 +116,12 @@ def may_hold(text: str, data: bytes, lookout: Lookout) -> bool:
         data: The same in bytes.
         lookout: The forms to look for.
     """
-    if not (_search(data, lookout.quick) or _search(data, lookout.escaped)):
-        return False  # So it is with most short texts.
-    suspects = find_suspects(data, lookout)
-    if suspects is None or suspects[0]:
-        return True
     try:
+        if not (_search(data, lookout.quick) or _search(data, lookout.escaped)):
+            return False  # So it is with most short texts.
+        suspects = find_suspects(data, lookout)
+        if suspects is None or suspects[0]:
+            return True
         return any(read_from(text, place, lookout) for place in _with_backslashes(text, sorted(suspects[1])))
     except Exception:  # noqa: BLE001 - then nothing is known; who looks next meets the same error and says so
         return True
@@ -125,14 +132,14 @@ def find_suspects(data: bytes, lookout: Lookout) -> tuple[set[int], set[int]] | 
 
     It is not where the places are too many to be looked at, or where a view fails.
     """
-    quick = _search(data, lookout.quick)
-    if len(quick) * _SPARSE > len(data) + _FEW * _SPARSE:
-        return None
     try:
+        quick = _search(data, lookout.quick)
+        if len(quick) * _SPARSE > len(data) + _FEW * _SPARSE:
+            return None
         plain = {at for _, at, _ in quick if _may_go_on(make_tight_shape(data[at : at + _AHEAD]), lookout)}
+        return plain, _starts(_search(data, lookout.escaped))
     except Exception:  # noqa: BLE001 - as above
         return None
-    return plain, _starts(_search(data, lookout.escaped))
 
 
 def _read_all(text: str, places: list[int], exact: Sequence[Match], lookout: Lookout) -> Iterator[Disguise]:
@@ -142,13 +149,15 @@ def _read_all(text: str, places: list[int], exact: Sequence[Match], lookout: Loo
     done = 0
     for place in places:
         found = read_from(text, place, lookout)
-        if not found or found[0].end <= done:
-            continue
         before = bisect_right(starts, place)
-        if before and (starts[before - 1] == place or reach[before - 1] >= found[0].end):
+        if not found or (before and starts[before - 1] == place):
             continue
-        done = found[0].end
-        yield from found
+        end = found[0].end
+        if end <= done or (before and reach[before - 1] >= end):
+            yield from (each._replace(inner=True) for each in found)
+        else:
+            done = end
+            yield from found
 
 
 def find_open_places(text: str, lookout: Lookout) -> list[int]:
