@@ -85,6 +85,8 @@ class Text(str):
         return labelled, (str.__str__(self), self._runs, type(self))
 
     def __add__(self, other: str) -> Text:
+        if not isinstance(other, str):
+            return NotImplemented
         if isinstance(other, Text) and (mine := self._runs) and (its := other._runs):
             length = len(self)
             # What stands on the left is taken as it is, so that a loop of `+=` copies its runs and makes none anew.
@@ -95,6 +97,8 @@ class Text(str):
         return _concatenate((self, other))
 
     def __radd__(self, other: str) -> Text:
+        if not isinstance(other, str):
+            return NotImplemented
         return _concatenate((other, self))
 
     def __mul__(self, times: SupportsIndex) -> Text:
@@ -118,10 +122,13 @@ class Text(str):
                 pieces.append(self[last - 1 : last])
                 continue
             named = directive[1] == "("
-            value = values[directive[2 : directive.index(")")]] if named else next(given, None)
+            key = directive[2 : directive.index(")")] if named else ""
+            if named and key not in values:  # It holds parentheses; nobody writes that either.
+                return plain
+            value = values[key] if named else next(given, None)
             bare = directive[-1] == "s" and (named or len(directive) == len("%s")) and directive[-2] in "%)"
             pieces.append(
-                value if bare and isinstance(value, str) else str.__mod__(directive, values if named else value)
+                value if bare and isinstance(value, str) else str.__mod__(directive, values if named else (value,))
             )
         spelled = _concatenate([*pieces, self[last:]])
         return spelled if spelled == plain else plain
