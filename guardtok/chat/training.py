@@ -9,7 +9,9 @@ that never sees that one does not learn to stop.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from guardtok.chat.labels import TEMPLATE
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _MESSAGE = re.compile(r"\$\.messages\[(\d+)\](?!\.role$)")
 _HEADERS = frozenset({Role.TURN, Role.HEADER})
 _ENDS = frozenset({Role.TURN, Role.EOS})
+_START, _END = attrgetter("start"), attrgetter("end")
 
 
 class _Token(NamedTuple):
@@ -55,17 +58,23 @@ def find_trained(chat: Chat, report: Report, opening: Callable[[], str]) -> tupl
         prompt = opening() if prompt is None else prompt
         before = stretches[number - 1][2] if number else 0
         after = stretches[number + 1][1] if number + 1 < len(stretches) else len(text)
-        header = [token for token in tokens if before <= token.start and token.end <= start]
-        footer = [token for token in tokens if end <= token.start and token.end <= after]
+        header, footer = _between(tokens, before, start), _between(tokens, end, after)
         spans.append(Span(_begin(text, before, start, prompt, header), _end(end, prompt, footer)))
     return tuple(spans)
 
 
 def _template_tokens(report: Report) -> Iterator[_Token]:
     forms, intake = report.ruleset.forms, report.intake
+    eos = getattr(report.ruleset.tokenizer, "named_tokens", {}).get("eos_token")
     for form, start, end in report.decided.allowed:
         if intake.runs[intake.run_at(start)].source == TEMPLATE:
-            yield _Token(forms[form].text, forms[form].role, start, end)
+            text, role = forms[form].text, forms[form].role
+            yield _Token(text, Role.EOS if text == eos else role, start, end)
+
+
+def _between(tokens: Sequence[_Token], low: int, high: int) -> Sequence[_Token]:
+    """Return the tokens that lie between two characters; none overlaps another, so their ends ascend too."""
+    return tokens[bisect_left(tokens, low, key=_START) : bisect_right(tokens, high, key=_END)]
 
 
 def _stretches(runs: Sequence[Run]) -> Iterator[tuple[int | None, int, int]]:
