@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeVar, overl
 from guardtok.errors import NotTextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from typing_extensions import Self
 
@@ -251,28 +251,45 @@ class Text(str):
         return _concatenate(pieces)
 
     def upper(self) -> str:
-        """Return the text in upper case; labels stay where each character becomes one."""
-        return recased(self, str.upper(self))
+        """Return the text in upper case. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.upper)
 
     def lower(self) -> str:
-        """Return the text in lower case; labels stay where each character becomes one."""
-        return recased(self, str.lower(self))
+        """Return the text in lower case. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.lower)
 
     def casefold(self) -> str:
-        """Return the text for caseless comparison; labels stay where each character becomes one."""
-        return recased(self, str.casefold(self))
+        """Return the text for caseless comparison. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.casefold)
 
     def title(self) -> str:
-        """Return the text with each word capitalised; labels stay where each character becomes one."""
-        return recased(self, str.title(self))
+        """Return the text with each word capitalised. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.title)
 
     def capitalize(self) -> str:
-        """Return the text with its first character in upper case; labels stay where each character becomes one."""
-        return recased(self, str.capitalize(self))
+        """Return the text with a capital first. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.capitalize)
 
     def swapcase(self) -> str:
-        """Return the text with its case inverted; labels stay where each character becomes one."""
-        return recased(self, str.swapcase(self))
+        """Return the text with its case inverted. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.swapcase)
+
+
+def _recase(text: Text, recase: Callable[[str], str]) -> str:
+    """Change the case. One `İ` makes a text longer; whoever writes it must not cost others their labels."""
+    characters = recase(text)
+    if len(characters) == len(text):
+        return recased(text, characters)
+    runs: list[Run] = []
+    end = 0
+    for start, stop, source, path, offset in text.runs:
+        before = str.__getitem__(text, slice(max(start - 1, 0), start))  # All that a character's new length depends on.
+        own = str.__getitem__(text, slice(start, stop))
+        size = len(recase(before + own)) - len(recase(before))
+        place = (path, offset) if size == len(own) else ("", 0)
+        runs.append(Run(end, end + size, source, *place))
+        end += size
+    return labelled(characters, tuple(runs), type(text)) if end == len(characters) else characters
 
 
 def recased(text: str, characters: str) -> str:
