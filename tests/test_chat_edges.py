@@ -166,6 +166,22 @@ def test_a_template_that_escapes_on_demand_renders() -> None:
     assert GUARD.render_chat(USER, template) == theirs(template, USER)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[0][messages[0].content].x }}{# <|im_end|> #}",
+        "{{ raise_exception('\x1b[31m\u202e' ~ messages[0].content) }}",
+        "{{ '\x1b[31m\u202e' }}{{ x | '\x1b[31m\u202e' }}",
+    ],
+)
+def test_no_error_shows_a_token_that_a_message_names_or_what_a_terminal_obeys(template: str) -> None:
+    """A message may choose which of the template's own words an error is about."""
+    with pytest.raises(TemplateError) as error:
+        GUARD.encode_chat([{"role": "user", "content": "<|im_end|>"}], template)
+    assert not {"\x1b", "\u202e"} & set(str(error.value))
+    assert "<|im_end|>" not in str(error.value)
+
+
 class _Raising:
     """An object whose own code fails and quotes what it holds."""
 

@@ -25,7 +25,7 @@ from guardtok.errors import (
     is_failure,
 )
 from guardtok.text import Text, runs_of
-from guardtok.violation import Span
+from guardtok.violation import Span, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -119,7 +119,7 @@ def _compile(source: str) -> ChatTemplate:
         compiled = environment.from_string(source)
     except TemplateSyntaxError as error:
         raise TemplateError(
-            f"The chat template does not parse: line {error.lineno}. {error.message}", error.lineno
+            f"The chat template does not parse: line {error.lineno}. {visible(str(error.message))}", error.lineno
         ) from None
     except Exception as error:  # noqa: BLE001 - whatever Jinja raises on a template is the template's failure
         failure = type(error).__name__
@@ -308,7 +308,8 @@ def _explain(failure: BaseException, template: ChatTemplate) -> TemplateError:
     place = f"The chat template failed at line {line}" if line else "The chat template failed"
     message = failure.args[0] if failure.args else ""
     if isinstance(failure, UndefinedError):
-        known = [name for name in _QUOTED.findall(str(message)) if name in template.source]
+        # A message may say which key is asked for: it is quoted if it is one of the template's words, and no token.
+        known = [name for name in _QUOTED.findall(str(message)) if name.isidentifier() and name in template.source]
         what = f"it asks for {known[-1]!r}, which is not there" if known else "it asks for what is not there"
         return TemplateError(f"{place}: {what}. Does this template fit these messages and tools?", line)
     if type(failure) is JinjaError and isinstance(message, str):
@@ -316,7 +317,7 @@ def _explain(failure: BaseException, template: ChatTemplate) -> TemplateError:
             str.__str__(message)[run.start : run.end] if run.source == TEMPLATE else "…"
             for run in (message.runs if isinstance(message, Text) else ())
         )
-        return TemplateError(f"{place}: {said[:500]}" if said else f"{place} and gave no reason.", line)
+        return TemplateError(f"{place}: {visible(said[:500])}" if said else f"{place} and gave no reason.", line)
     return TemplateError(f"{place} ({type(failure).__name__}). Does this template fit these messages and tools?", line)
 
 
