@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeVar, overl
 from guardtok.errors import NotTextError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from typing_extensions import Self
 
@@ -85,6 +85,8 @@ class Text(str):
         return labelled, (str.__str__(self), self._runs, type(self))
 
     def __add__(self, other: str) -> Text:
+        if not isinstance(other, str):
+            return NotImplemented
         if isinstance(other, Text) and (mine := self._runs) and (its := other._runs):
             length = len(self)
             # What stands on the left is taken as it is, so that a loop of `+=` copies its runs and makes none anew.
@@ -95,6 +97,8 @@ class Text(str):
         return _concatenate((self, other))
 
     def __radd__(self, other: str) -> Text:
+        if not isinstance(other, str):
+            return NotImplemented
         return _concatenate((other, self))
 
     def __mul__(self, times: SupportsIndex) -> Text:
@@ -118,10 +122,13 @@ class Text(str):
                 pieces.append(self[last - 1 : last])
                 continue
             named = directive[1] == "("
-            value = values[directive[2 : directive.index(")")]] if named else next(given, None)
+            key = directive[2 : directive.index(")")] if named else ""
+            if named and key not in values:  # It holds parentheses; nobody writes that either.
+                return plain
+            value = values[key] if named else next(given, None)
             bare = directive[-1] == "s" and (named or len(directive) == len("%s")) and directive[-2] in "%)"
             pieces.append(
-                value if bare and isinstance(value, str) else str.__mod__(directive, values if named else value)
+                value if bare and isinstance(value, str) else str.__mod__(directive, values if named else (value,))
             )
         spelled = _concatenate([*pieces, self[last:]])
         return spelled if spelled == plain else plain
@@ -244,28 +251,45 @@ class Text(str):
         return _concatenate(pieces)
 
     def upper(self) -> str:
-        """Return the text in upper case; labels stay where each character becomes one."""
-        return recased(self, str.upper(self))
+        """Return the text in upper case. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.upper)
 
     def lower(self) -> str:
-        """Return the text in lower case; labels stay where each character becomes one."""
-        return recased(self, str.lower(self))
+        """Return the text in lower case. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.lower)
 
     def casefold(self) -> str:
-        """Return the text for caseless comparison; labels stay where each character becomes one."""
-        return recased(self, str.casefold(self))
+        """Return the text for caseless comparison. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.casefold)
 
     def title(self) -> str:
-        """Return the text with each word capitalised; labels stay where each character becomes one."""
-        return recased(self, str.title(self))
+        """Return the text with each word capitalised. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.title)
 
     def capitalize(self) -> str:
-        """Return the text with its first character in upper case; labels stay where each character becomes one."""
-        return recased(self, str.capitalize(self))
+        """Return the text with a capital first. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.capitalize)
 
     def swapcase(self) -> str:
-        """Return the text with its case inverted; labels stay where each character becomes one."""
-        return recased(self, str.swapcase(self))
+        """Return the text with its case inverted. A run that gets longer keeps its source, not its place."""
+        return _recase(self, str.swapcase)
+
+
+def _recase(text: Text, recase: Callable[[str], str]) -> str:
+    """Change the case. One `İ` makes a text longer; whoever writes it must not cost others their labels."""
+    characters = recase(text)
+    if len(characters) == len(text):
+        return recased(text, characters)
+    runs: list[Run] = []
+    end = 0
+    for start, stop, source, path, offset in text.runs:
+        before = str.__getitem__(text, slice(max(start - 1, 0), start))  # All that a character's new length depends on.
+        own = str.__getitem__(text, slice(start, stop))
+        size = len(recase(before + own)) - len(recase(before))
+        place = (path, offset) if size == len(own) else ("", 0)
+        runs.append(Run(end, end + size, source, *place))
+        end += size
+    return labelled(characters, tuple(runs), type(text)) if end == len(characters) else characters
 
 
 def recased(text: str, characters: str) -> str:

@@ -102,15 +102,20 @@ RECASED: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", RECASED)
 @given(texts())
-def test_changes_of_case_keep_the_labels_or_lose_them_all(name: str, text: Text) -> None:
-    """Where one character becomes one the labels stay; where `ß` becomes `SS` the result is a plain string."""
+def test_changes_of_case_keep_the_labels(name: str, text: Text) -> None:
+    """Where one character becomes one the labels stay; a run in which `ß` becomes `SS` keeps its source alone."""
     recase = RECASED[name]
     result, plain = recase(text), recase(str(text))
     assert result == plain
     if len(plain) == len(text):
         assert [each[1:] for each in labels(result)] == [each[1:] for each in labels(text)]
-    else:
-        assert type(result) is str
+        return
+    assert [run.source for run in result.runs] == [run.source for run in text.runs]
+    for new, old in zip(result.runs, text.runs, strict=True):
+        before, own = str(text)[: old.start], str(text)[old.start : old.end]
+        assert new.start == len(recase(before))
+        assert new.end == len(recase(before + own))
+        assert new[3:] == (old[3:] if new.end - new.start == len(own) else ("", 0))
 
 
 @given(texts(), texts())

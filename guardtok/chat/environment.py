@@ -18,6 +18,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import FILTERS, do_title, make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Namespace, pass_eval_context
+from markupsafe import Markup
 
 from guardtok.chat.json_text import to_json
 from guardtok.chat.labels import TEMPLATE
@@ -29,17 +30,15 @@ if TYPE_CHECKING:
 
     from jinja2.nodes import EvalContext
     from jinja2.parser import Parser
-    from jinja2.runtime import Macro
+    from jinja2.runtime import Context, Macro
 
 _NOTHING = Text("", source=UNKNOWN)
 _NOT_FOR_TEMPLATES = frozenset({"runs"})
 """What a `Text` has and a `str` has not."""
 
 
-class Generated(Text):
-    """What stands between `{% generation %}` and `{% endgeneration %}`: what the assistant generated."""
-
-    __slots__ = ()
+GENERATED = "{% generation %}"
+"""The variable, of a name that no template can say, of a list of what stood in `{% generation %}` blocks, in order."""
 
 
 class ChatCodeGenerator(CodeGenerator):
@@ -80,7 +79,10 @@ class ChatCodeGenerator(CodeGenerator):
 
     def visit_TemplateData(self, node: nodes.TemplateData, frame: Frame) -> None:  # noqa: N802 - Jinja's name
         """Write a stretch of the template itself."""
-        self.write(self._literal(node.as_const(frame.eval_ctx)))
+        try:
+            self.write(self._literal(node.as_const(frame.eval_ctx)))
+        except nodes.Impossible:  # Whether it is escaped is known when it is rendered.
+            super().visit_TemplateData(node, frame)
 
     def _output_const_repr(self, group: Iterable[Any]) -> str:
         return self._literal("".join(map(str, group)))
@@ -111,13 +113,15 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+        marking = self.call_method("_mark", [nodes.ContextReference()])
+        return nodes.CallBlock(marking, [], [], body).set_lineno(line)
 
-    def _mark(self, caller: Macro) -> str:
-        text = caller()
-        marked = str.__new__(Generated, text)
-        marked._runs = _NOTHING.join([text]).runs  # noqa: SLF001 - the text, under another name
-        return marked
+    def _mark(self, context: Context, caller: Macro) -> Text:
+        text = _NOTHING.join([caller()])
+        marked: list[Text] | None = context.get(GENERATED)
+        if marked is not None:
+            marked.append(text)
+        return text
 
 
 class _Formatter(SandboxedFormatter):
@@ -189,11 +193,12 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:  # noqa: ANN401 - as Jinja has it
         """Replace the methods `format` and `format_map` of strings."""
         owner = getattr(value, "__self__", None)
-        if not isinstance(owner, Text) or isinstance(owner, SafeText):
-            return super().wrap_str_format(value)
         name = getattr(value, "__name__", "")
-        if name not in {"format", "format_map"}:
-            return None
+        if not isinstance(owner, Text) or name not in {"format", "format_map"}:
+            return super().wrap_str_format(value)
+        if isinstance(owner, SafeText):
+            # Seldom enough that the labels need not be kept: markupsafe knows how to escape what is formatted.
+            return super().wrap_str_format(getattr(Markup(str.__str__(owner)), name))  # noqa: S704 - it is HTML already
         formatter = _Formatter(self)
 
         def format_text(*args: Any, **kwargs: Any) -> str:  # noqa: ANN401 - as `str` has it

@@ -69,13 +69,18 @@ def expand(text: Text) -> Text:
     """Return a text in which every character of a dump has the path of its own string or key."""
     if not any(isinstance(run.path, JsonPath) for run in text.runs):
         return text
-    pieces: list[str] = []
+    runs: list[Run] = []
     for run in text.runs:
-        if isinstance(run.path, JsonPath):
-            pieces.append(run.path.dump[run.offset : run.offset + run.end - run.start])
-        else:
-            pieces.append(text[run.start : run.end])
-    return Text("", source=UNKNOWN).join(pieces)
+        if not isinstance(run.path, JsonPath):
+            runs.append(run)
+            continue
+        # Its labels alone: a template may have changed the case of the dump's characters since.
+        inner = runs_of(run.path.dump[run.offset : run.offset + run.end - run.start])
+        if inner and inner[-1].end == run.end - run.start:
+            runs += (each._replace(start=each.start + run.start, end=each.end + run.start) for each in inner)
+        else:  # Two dumps of one value, cut and joined so that the second goes on where the first ends.
+            runs.append(run._replace(path=str.__str__(run.path)))
+    return labelled(str.__str__(text), tuple(runs))
 
 
 def _label_dump(dump: str, value: Any, source: str, path: str, *, sort_keys: bool) -> Text:  # noqa: ANN401 - any JSON value

@@ -116,11 +116,11 @@ class LabelledList(list[Any]):
     def __reversed__(self) -> Iterator[Any]:
         return map(self._item, reversed(range(len(self))))
 
-    def __add__(self, other: list[Any]) -> list[Any]:
-        return [*self, *other]
+    def __add__(self, other: Any) -> list[Any]:  # noqa: ANN401 - as `list` has it
+        return [*self, *other] if isinstance(other, list) else NotImplemented
 
-    def __radd__(self, other: list[Any]) -> list[Any]:
-        return [*other, *self]
+    def __radd__(self, other: Any) -> list[Any]:  # noqa: ANN401 - as `list` has it
+        return [*other, *self] if isinstance(other, list) else NotImplemented
 
     def __mul__(self, times: SupportsIndex) -> list[Any]:
         return [*self] * index(times)

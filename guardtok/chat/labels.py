@@ -81,7 +81,8 @@ def source_of_role(role: str, declared: Mapping[str, object]) -> str:
         return ROLES[role]
     if role in _RESULT_ROLES:
         return "tool_result"
-    return role if role in declared else UNKNOWN
+    # A message is nobody's template, whatever it calls itself.
+    return role if role in declared and role != TEMPLATE else UNKNOWN
 
 
 def label_message(source: str) -> Label:

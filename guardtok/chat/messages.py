@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.chat.labelled import wrap
 from guardtok.chat.labels import DOCUMENTS, ROLES, TEMPLATE, TOOLS, VARIABLES, label_message, source_of_role
-from guardtok.errors import MessageError, MissingExtraError, near_match
+from guardtok.errors import GuardtokError, MessageError, MissingExtraError, is_failure, near_match
 from guardtok.text import Text
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def read_chat(
     """
     reader = _Reader()
     read = tuple(
-        _read_message(reader.read(message, f"$.messages[{index}]"), index)
-        for index, message in enumerate(_listed(getattr(messages, "messages", messages), "$.messages", "message"))
+        _read_message(reader.read_whole(message, f"$.messages[{index}]"), index)
+        for index, message in enumerate(_listed(_conversation(messages), "$.messages", "message"))
     )
     if not read:
         raise MessageError("$.messages: a conversation has at least one message.")
@@ -78,15 +78,16 @@ def read_chat(
     if tools is not None:
         schemas = [_schema(tool) for tool in _listed(tools, "$.tools", "tool")]
         listed = [
-            _mapping(reader.read(tool, f"$.tools[{index}]"), f"$.tools[{index}]") for index, tool in enumerate(schemas)
+            _mapping(reader.read_whole(tool, f"$.tools[{index}]"), f"$.tools[{index}]")
+            for index, tool in enumerate(schemas)
         ]
     papers = None
     if documents is not None:
         papers = [
-            _mapping(reader.read(paper, f"$.documents[{index}]"), f"$.documents[{index}]")
+            _mapping(reader.read_whole(paper, f"$.documents[{index}]"), f"$.documents[{index}]")
             for index, paper in enumerate(_listed(documents, "$.documents", "document"))
         ]
-    others = {name: reader.read(value, f"$.{name}") for name, value in variables.items()}
+    others = {name: reader.read_whole(value, f"$.{name}") for name, value in variables.items()}
     return Chat(read, listed, papers, others, reader.mixed, tuple(reader.strings))
 
 
@@ -128,6 +129,11 @@ def label_chat(
         "tools": values(chat.tools, TOOLS, "$.tools"),
         "documents": values(chat.documents, DOCUMENTS, "$.documents"),
     }
+
+
+def _conversation(messages: object) -> object:
+    """Return the messages of a conversation object of transformers', or what was given in place of one."""
+    return messages if isinstance(messages, (list, tuple)) else getattr(messages, "messages", messages)
 
 
 def _listed(value: object, path: str, noun: str) -> Sequence[object]:
@@ -196,6 +202,18 @@ class _Reader:
     def __init__(self) -> None:
         self.mixed = False
         self.strings: list[str] = []
+
+    def read_whole(self, value: object, path: str) -> Any:  # noqa: ANN401 - any JSON value
+        """Read a value of the caller's; what code of its own raises may quote it, and is not passed on."""
+        try:
+            return self.read(value, path)
+        except GuardtokError:
+            raise
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            failure = type(error).__name__
+        raise MessageError(f"{path}: it cannot be read ({failure}). Give dictionaries, lists and strings.")
 
     def read(self, value: Any, path: str, depth: int = 0) -> Any:  # noqa: ANN401, PLR0911 - one case for each type
         kind = type(value)

@@ -11,21 +11,21 @@ import os
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardtok.chat.labels import TEMPLATE, source_of_role
 from guardtok.chat.messages import REASONING, label_chat
 from guardtok.errors import (
-    GuardtokError,
     MessageError,
     MissingExtraError,
     TemplateError,
     TemplateMismatchError,
     is_failure,
 )
-from guardtok.text import Text
-from guardtok.violation import Span
+from guardtok.text import Text, runs_of
+from guardtok.violation import Span, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -119,7 +119,7 @@ def _compile(source: str) -> ChatTemplate:
         compiled = environment.from_string(source)
     except TemplateSyntaxError as error:
         raise TemplateError(
-            f"The chat template does not parse: line {error.lineno}. {error.message}", error.lineno
+            f"The chat template does not parse: line {error.lineno}. {visible(str(error.message))}", error.lineno
         ) from None
     except Exception as error:  # noqa: BLE001 - whatever Jinja raises on a template is the template's failure
         failure = type(error).__name__
@@ -136,27 +136,37 @@ def _compile(source: str) -> ChatTemplate:
 
 
 def _compared_roles(tree: nodes.Template) -> Iterator[str]:
-    """Yield the strings that a template compares a role with: by `==`, by `in`, or in `selectattr`."""
+    """Yield the strings that a template compares a role with: by `==`, by `in`, or in `selectattr`.
+
+    What they may write is what the template writes, so a constant that stands near a role is not yet one.
+    """
     from jinja2 import nodes
 
     for node in tree.find_all((nodes.Compare, nodes.Filter)):
-        constants = [each.value for each in node.find_all(nodes.Const) if isinstance(each.value, str)]
-        if isinstance(node, nodes.Filter):
-            inner = [each.value for each in node.args if isinstance(each, nodes.Const)]
-            constants = inner if _NAMED_ROLE in inner else []
-        elif not _names_role(node):
-            constants = []
-        yield from (value for value in constants if value and value != _NAMED_ROLE)
+        sides: list[nodes.Expr] = []
+        if isinstance(node, nodes.Compare):
+            operands = [node.expr, *(each.expr for each in node.ops)]
+            pairs = [*pairwise(operands), *pairwise(operands[::-1])]
+            sides = [other for one, other in pairs if _names_role(one)]
+        elif isinstance(node, nodes.Filter) and node.name in {"selectattr", "rejectattr"}:
+            named = bool(node.args) and getattr(node.args[0], "value", None) == _NAMED_ROLE
+            sides = node.args[2:] if named else []  # selectattr('role', 'equalto', 'user')
+        for side in sides:
+            items = side.items if isinstance(side, (nodes.List, nodes.Tuple, nodes.Dict)) else [side]
+            keys = [each.key if isinstance(each, nodes.Pair) else each for each in items]
+            yield from (
+                each.value for each in keys if isinstance(each, nodes.Const) and each.value and type(each.value) is str
+            )
 
 
 def _names_role(node: nodes.Node) -> bool:
+    """Whether an operand is made of a role; whether something is so is no role."""
     from jinja2 import nodes
 
-    return (
-        any(each.attr == _NAMED_ROLE for each in node.find_all(nodes.Getattr))
-        or any(each.name == _NAMED_ROLE for each in node.find_all(nodes.Name))
-        or any(each.value == _NAMED_ROLE for each in node.find_all(nodes.Const))
-    )
+    if isinstance(node, (nodes.Compare, nodes.And, nodes.Or, nodes.Not, nodes.Test)):
+        return False
+    names = (node, *node.find_all((nodes.Getattr, nodes.Name, nodes.Const)))
+    return any(getattr(each, field, None) == _NAMED_ROLE for each in names for field in ("attr", "name", "value"))
 
 
 def render(  # noqa: PLR0913 - what a rendering is made of
@@ -195,8 +205,6 @@ def render(  # noqa: PLR0913 - what a rendering is made of
     failure: BaseException
     try:
         rendered = _run(template, variables, policy.limits.max_chars)
-    except GuardtokError:
-        raise
     except BaseException as error:
         if not is_failure(error):
             raise
@@ -207,20 +215,44 @@ def render(  # noqa: PLR0913 - what a rendering is made of
 
 
 def _run(template: ChatTemplate, variables: dict[str, Any], max_chars: int) -> Rendered:
-    from guardtok.chat.environment import Generated
+    from guardtok.chat.environment import GENERATED
 
     pieces: list[str] = []
+    marked: list[Text] = []
     generated: list[Span] = []
     length = 0
     compiled = template.compiled
-    for piece in compiled.root_render_func(compiled.new_context(variables)):
-        if isinstance(piece, Generated):
-            generated.append(Span(length, length + len(piece)))
+    for piece in compiled.root_render_func(compiled.new_context({**variables, GENERATED: marked})):
+        if marked:
+            generated += (Span(length + start, length + end) for start, end in _take_marked(marked, piece))
         pieces.append(piece)
         length += len(piece)
         if length > max_chars:
             break  # Whoever takes the text in refuses it for its length; there is no need for the rest.
     return Rendered(Text("", source=TEMPLATE).join(pieces), tuple(generated))
+
+
+def _take_marked(marked: list[Text], piece: str) -> Iterator[tuple[int, int]]:
+    """Take out of `marked`, from its beginning, what stands in a piece of the prompt, and yield where it does.
+
+    A block that a template writes at once is a piece of its own. One in a macro or a `set` block comes as part of
+    another piece, or of a later one.
+    """
+    if piece is marked[-1]:  # And what is marked inside it is.
+        marked.clear()
+        yield 0, len(piece)
+        return
+    end = taken = 0
+    for text in marked:
+        start = str.find(piece, text, end)
+        # The same characters from somebody else are not what was marked.
+        while start >= 0 and runs_of(piece[start : start + len(text)]) != text.runs:
+            start = str.find(piece, text, start + 1)
+        if start < 0:
+            break
+        end, taken = start + len(text), taken + 1
+        yield start, end
+    del marked[:taken]
 
 
 def _tag_final_message(chat: Chat, template: ChatTemplate, policy: Policy, field: bool | str) -> Chat:  # noqa: FBT001 - as transformers has it
@@ -240,7 +272,7 @@ def _tag_final_message(chat: Chat, template: ChatTemplate, policy: Policy, field
         for each in names:
             last[each] = _labelled(said, source, f"{path}.{each}") + tag
         return replace(chat, messages=(*chat.messages[:-1], last), mixed=True)
-    for number in reversed(range(len(said) if isinstance(said, list) else 0)):
+    for number in reversed(range(len(said) if isinstance(said, (list, tuple)) else 0)):
         part = said[number]
         if isinstance(part, dict) and isinstance(part.get("text"), str):
             text = _labelled(part["text"], source, f"{path}.{name}[{number}].text") + tag
@@ -262,7 +294,9 @@ def _cut_at_tag(rendered: Rendered) -> Rendered:
     if not rendered.text.startswith(_TAG, start):
         # The template trims the message, and so the tag's own space is gone: it would have trimmed before the tag too.
         kept = kept.rstrip()
-    return Rendered(kept, rendered.generated)
+    length = len(kept)
+    generated = tuple(Span(span.start, min(span.end, length)) for span in rendered.generated if span.start < length)
+    return Rendered(kept, generated)
 
 
 def _explain(failure: BaseException, template: ChatTemplate) -> TemplateError:
@@ -274,7 +308,8 @@ def _explain(failure: BaseException, template: ChatTemplate) -> TemplateError:
     place = f"The chat template failed at line {line}" if line else "The chat template failed"
     message = failure.args[0] if failure.args else ""
     if isinstance(failure, UndefinedError):
-        known = [name for name in _QUOTED.findall(str(message)) if name in template.source]
+        # A message may say which key is asked for: it is quoted if it is one of the template's words, and no token.
+        known = [name for name in _QUOTED.findall(str(message)) if name.isidentifier() and name in template.source]
         what = f"it asks for {known[-1]!r}, which is not there" if known else "it asks for what is not there"
         return TemplateError(f"{place}: {what}. Does this template fit these messages and tools?", line)
     if type(failure) is JinjaError and isinstance(message, str):
@@ -282,7 +317,7 @@ def _explain(failure: BaseException, template: ChatTemplate) -> TemplateError:
             str.__str__(message)[run.start : run.end] if run.source == TEMPLATE else "…"
             for run in (message.runs if isinstance(message, Text) else ())
         )
-        return TemplateError(f"{place}: {said[:500]}" if said else f"{place} and gave no reason.", line)
+        return TemplateError(f"{place}: {visible(said[:500])}" if said else f"{place} and gave no reason.", line)
     return TemplateError(f"{place} ({type(failure).__name__}). Does this template fit these messages and tools?", line)
 
 

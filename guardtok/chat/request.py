@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from guardtok.chat.messages import read_chat
@@ -68,11 +69,28 @@ class ChatRequest:
         )
 
     def opening(self) -> str:
-        """Return what the template writes to open an assistant's turn; empty where it writes nothing."""
+        """Return what the template writes to open an assistant's turn; empty where it writes nothing.
+
+        Many a template opens none behind an assistant's turn, or raises: then the conversation is asked about as it was
+        before that turn.
+        """
+        messages = self.chat.messages
+        spoken = (index for index, message in enumerate(messages) if index and message["role"] == "assistant")
+        for end in (len(messages), *islice(spoken, 1)):
+            opening = self._opening_after(replace(self.chat, messages=messages[:end]))
+            if opening:
+                return opening
+        return ""
+
+    def _opening_after(self, chat: Chat) -> str:
         closed = self.options._replace(add_generation_prompt=False, continue_final_message=False)
-        plain, opened = (
-            replace(self, options=each).render().text for each in (closed, closed._replace(add_generation_prompt=True))
-        )
+        try:
+            plain, opened = (
+                replace(self, options=each).render(chat).text
+                for each in (closed, closed._replace(add_generation_prompt=True))
+            )
+        except TemplateError:
+            return ""
         return str.__str__(opened)[len(plain) :] if opened.startswith(plain) else ""
 
 

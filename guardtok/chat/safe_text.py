@@ -25,10 +25,10 @@ class SafeText(Text):
         return self
 
     def __add__(self, other: str) -> SafeText:
-        return as_safe(Text.__add__(self, escape(other)))
+        return as_safe(Text.__add__(self, escape(other))) if _can_join(other) else NotImplemented
 
     def __radd__(self, other: str) -> SafeText:
-        return as_safe(Text.__radd__(self, escape(other)))
+        return as_safe(Text.__radd__(self, escape(other))) if _can_join(other) else NotImplemented
 
     def __mul__(self, times: SupportsIndex) -> SafeText:
         return as_safe(Text.__mul__(self, times))
@@ -48,6 +48,10 @@ class SafeText(Text):
     def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> SafeText:
         """Return the text with `new`, escaped, in the place of `old`."""
         return as_safe(Text.replace(self, old, escape(new), count))
+
+
+def _can_join(value: object) -> bool:
+    return isinstance(value, str) or hasattr(value, "__html__")
 
 
 def as_safe(value: object) -> SafeText:

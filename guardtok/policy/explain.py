@@ -23,6 +23,7 @@ from guardtok.policy.marked import (
 )
 from guardtok.policy.schema import (
     VERSION,
+    ChatModel,
     LimitsModel,
     LockModel,
     LogModel,
@@ -35,13 +36,20 @@ from guardtok.violation import visible
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_NESTED: dict[str | int, type[BaseModel]] = {"tokenizer": TokenizerModel, "limits": LimitsModel, "log": LogModel}
+_NESTED: dict[str | int, type[BaseModel]] = {
+    "tokenizer": TokenizerModel,
+    "limits": LimitsModel,
+    "log": LogModel,
+    "chat": ChatModel,
+}
 
 _NAMING: dict[str | int, str] = {
     "sources": 'A source\'s name is made of `a-z`, `0-9` and `_` and begins with a letter, or is `"*"`.',
     "groups": "A group's name is made of letters, digits, `_` and `-` and does not begin with a digit.",
     "name": "A policy's name is made of letters, digits, spaces, `.`, `_` and `-`, at most 64 of them.",
     "fingerprint": "A fingerprint is `sha256:` and 64 hexadecimal digits, as `guardtok tokens` prints it.",
+    "chat.templates": "A chat template's fingerprint is `sha256:` and 64 hexadecimal digits, in lower case.",
+    "chat.roles": "A role's name is made of letters, digits, `_` and `-` and begins with a letter, at most 64 of them.",
 }
 
 _VERSIONS = ("guardtok", "guardtok_lock")
@@ -165,7 +173,8 @@ def _explain(model: type[BaseModel], root: Mapped, path: Steps, details: ErrorDe
             fact = f"`{key}` cannot be {shown(str(node.value))}, only {choices}."
             mend = near_match(str(node.value), re.findall(r"\w+", choices.replace(" or ", " ")))
         case "string_pattern_mismatch":
-            fact = _NAMING.get(path[0] if about_key else key, "A form cannot be made of white space alone.")
+            name = f"chat.{key}" if path[0] == "chat" else path[0] if about_key else key
+            fact = _NAMING.get(name, "A form cannot be made of white space alone.")
         case kind if kind in _BOUNDS:
             fact = _BOUNDS[kind].format(key=path[0] if about_key else key, **context)
         case kind:
