@@ -44,8 +44,10 @@ def to_numbers(raw: bytes | memoryview, dtype: str) -> NDArray[Any]:
     import numpy as np
 
     if dtype == "BF16":
-        # The upper half of a float32.
-        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+        # The upper half of a float32; shifted in place, for memory that is asked for anew costs more than the shift.
+        bits = np.frombuffer(raw, "<u2").astype(np.uint32)
+        np.left_shift(bits, 16, out=bits)
+        return bits.view(np.float32)
     return np.frombuffer(raw, f"<f{DTYPE_BITS[dtype] // 8}")
 
 
