@@ -20,6 +20,7 @@ DEFERRED = {
     "rich",
     "riptoken",
     "ruamel",
+    "safetensors",
     "structlog",
     "tokenizers",
     "torch",
