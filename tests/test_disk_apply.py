@@ -191,6 +191,19 @@ def test_rows_of_zeros_and_padding_are_not_in_the_mean(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows_of(tmp_path / "new", EMBEDDING)[ROWS - 3], live.mean(axis=0))
 
 
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+def test_a_row_that_is_overwritten_is_not_in_the_mean(tmp_path: Path, dtype: str) -> None:
+    """What a reserved slot's row held says nothing of the tokens that are alive."""
+    old = write(tmp_path / "old", llama(dtype))
+    plan = guardtok.plan_resize_dir(old, extension(7, placement=Placement.RESERVED), init="mean")
+    guardtok.apply_dir(plan, tmp_path / "new")
+    table = rows_of(old, HEAD)
+    with_it, without = table.mean(axis=0), np.delete(table, 7, axis=0).mean(axis=0)
+    row = rows_of(tmp_path / "new", HEAD)[7]
+    assert np.abs(row - without).max() < np.abs(row - with_it).max()
+    np.testing.assert_allclose(row, without, rtol=2**-8)
+
+
 def test_a_head_that_is_not_the_embedding_is_refused(tmp_path: Path) -> None:
     """Where the config ties them and other rows are stored, a loader would drop the head; nothing is made."""
     old = write(tmp_path / "old", llama(), {"config.json": config(tie_word_embeddings=True)}, shards=3)
