@@ -1,9 +1,9 @@
 """What a resize on disk costs: time against `cp` of the same files, both brought to the disk, and peak memory.
 
 The script makes a checkpoint in bfloat16 of 2 GB, in shards as transformers writes them and in one file, resizes it,
-and copies the same files with `cp`, in turn, several times. A ratio is that of the medians. In shards only the files with
-a table of the vocabulary are written and the others are linked; in one file everything is written and read back. Peak
-memory is that of a process which does nothing but plan and apply.
+and copies the same files with `cp`, in turn, several times. A ratio is that of the medians. In shards only the files
+with a table of the vocabulary are written and the others are linked; in one file everything is written and read back.
+Peak memory is that of a process which does nothing but plan and apply.
 
     python -m benchmarks.resize_disk [--smoke] [--folder DIR] [--json FILE]
 """

@@ -36,15 +36,15 @@ from guardtok.stream import Stream
 from guardtok.text import UNKNOWN, Text
 
 if TYPE_CHECKING:
-    from guardtok.encoded import Encoded
-    from guardtok.records import Report
     from collections.abc import Iterable, Sequence
 
     import tiktoken
     from transformers import PreTrainedTokenizerFast
 
+    from guardtok.encoded import Encoded
     from guardtok.extended import Extended
     from guardtok.pretrained import GuardedTokenizer
+    from guardtok.records import Report
     from guardtok.ruleset import Ruleset
     from guardtok.sinks import Sink
     from guardtok.tokenizer import Tokenizer

@@ -191,6 +191,56 @@ def test_rows_of_zeros_and_padding_are_not_in_the_mean(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows_of(tmp_path / "new", EMBEDDING)[ROWS - 3], live.mean(axis=0))
 
 
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+def test_a_row_that_is_overwritten_is_not_in_the_mean(tmp_path: Path, dtype: str) -> None:
+    """What a reserved slot's row held says nothing of the tokens that are alive."""
+    old = write(tmp_path / "old", llama(dtype))
+    plan = guardtok.plan_resize_dir(old, extension(7, placement=Placement.RESERVED), init="mean")
+    guardtok.apply_dir(plan, tmp_path / "new")
+    table = rows_of(old, HEAD)
+    with_it, without = table.mean(axis=0), np.delete(table, 7, axis=0).mean(axis=0)
+    row = rows_of(tmp_path / "new", HEAD)[7]
+    assert np.abs(row - without).max() < np.abs(row - with_it).max()
+    np.testing.assert_allclose(row, without, rtol=2**-8)
+
+
+def test_a_bias_of_zeros_stays_one(tmp_path: Path) -> None:
+    """BART stores `final_logits_bias`, a row of zeros; it grows, and the certificate holds with it."""
+    bias = {"final_logits_bias": ("F32", (1, ROWS), bytes(4 * ROWS))}
+    old = write(tmp_path / "old", llama() | bias)
+    receipt = guardtok.apply_dir(guardtok.plan_resize_dir(old, extension(ROWS)), tmp_path / "new")
+    assert stored(open_checkpoint(tmp_path / "new"), "final_logits_bias") == ("F32", (1, ROWS + 1), bytes(4 * ROWS + 4))
+    assert receipt.kl_certified is not None
+
+
+def test_nothing_is_certified_where_head_and_bias_are_not_blended_alike(tmp_path: Path) -> None:
+    """A row of zeros is in the bias's mean and not in the head's."""
+    dtype, shape, raw = llama()[HEAD]
+    tensors = llama() | {
+        HEAD: (dtype, shape, bytes(4 * WIDTH) + raw[4 * WIDTH :]),
+        "lm_head.bias": numbers("F32", ROWS),
+    }
+    old = write(tmp_path / "old", tensors)
+    receipt = guardtok.apply_dir(guardtok.plan_resize_dir(old, extension(ROWS)), tmp_path / "new")
+    assert receipt.kl_certified is None
+
+
+def test_a_table_of_zeros_has_no_mean(tmp_path: Path) -> None:
+    """It is refused by name, and nothing is made."""
+    old = write(tmp_path / "old", llama() | {HEAD: ("F16", (ROWS, WIDTH), bytes(2 * ROWS * WIDTH))})
+    with pytest.raises(CheckpointError, match="nothing but zeros"):
+        guardtok.apply_dir(guardtok.plan_resize_dir(old, extension(ROWS)), tmp_path / "new")
+    assert names(tmp_path) == ["old"]
+
+
+def test_rows_go_without_new_ones(tmp_path: Path) -> None:
+    """A shrink that overwrites nothing makes no row and takes no mean."""
+    old = write(tmp_path / "old", llama())
+    plan = guardtok.plan_resize_dir(old, extension(base=ROWS - 4), shrink=True)
+    assert guardtok.apply_dir(plan, tmp_path / "new").new_rows_sha256 == ()
+    assert guardtok.verify_dir(old, tmp_path / "new", plan).errors == ()
+
+
 def test_a_head_that_is_not_the_embedding_is_refused(tmp_path: Path) -> None:
     """Where the config ties them and other rows are stored, a loader would drop the head; nothing is made."""
     old = write(tmp_path / "old", llama(), {"config.json": config(tie_word_embeddings=True)}, shards=3)

@@ -21,6 +21,7 @@ DEFERRED = {
     "rich",
     "riptoken",
     "ruamel",
+    "safetensors",
     "sentencepiece",
     "structlog",
     "tokenizers",

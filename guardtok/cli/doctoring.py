@@ -14,9 +14,8 @@ from guardtok.violation import visible
 
 @click.command()
 @click.argument("directory", metavar="DIR")
-@click.option("--notes/--no-notes", default=True, show_default=True, help="Also show what is only worth knowing.")
 @format_option
-def doctor(*, directory: str, notes: bool, output: Format) -> None:
+def doctor(*, directory: str, output: Format) -> None:
     """Find where a checkpoint's tensors, configs and tokenizer disagree.
 
     DIR is the folder of a checkpoint in safetensors. Nothing is changed. The status is 1 if there is an `error` or a
@@ -31,11 +30,10 @@ def doctor(*, directory: str, notes: bool, output: Format) -> None:
     from guardtok.resize.doctor import diagnose
 
     findings = diagnose(directory)
-    shown = [each for each in findings if notes or each.severity is not Severity.NOTE]
     if output is Format.JSON:
-        write_json({"directory": directory, "findings": list(map(dataclasses.asdict, shown))})
+        write_json({"directory": directory, "findings": list(map(dataclasses.asdict, findings))})
     else:
-        for line in map(str, shown) if shown else ["nothing found"]:
+        for line in map(str, findings) if findings else ["nothing found"]:
             click.echo(visible(line))
     if any(each.severity is not Severity.NOTE for each in findings):
         click.get_current_context().exit(FOUND)

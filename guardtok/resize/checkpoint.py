@@ -205,8 +205,8 @@ def _named_shards(index: Mapping[str, Any] | None, stored: list[str], problem: C
             mend = "Fetch or write the index, or keep one file."
             problem("index-missing", INDEX, f"There are {len(stored)} files of tensors and no index.", mend)
         return stored
-    weights = index.get("weight_map")
-    if not isinstance(weights, dict) or not all(isinstance(each, str) for each in weights.values()):
+    weights = _weights(index)
+    if weights is None:
         problem("index-invalid", INDEX, "`weight_map` does not map tensors to files.")
         return []
     if SINGLE in stored and SINGLE not in weights.values():
@@ -219,6 +219,14 @@ def _named_shards(index: Mapping[str, Any] | None, stored: list[str], problem: C
             fact = f"The index names {shown(name)!r}, which is no {SUFFIX} file in the directory itself."
             problem("shard-outside", INDEX, fact, "Do not load this checkpoint before you know who made it.")
     return plain
+
+
+def _weights(index: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return which file holds which tensor, or None if the index does not say it right."""
+    weights = index.get("weight_map")
+    if not isinstance(weights, dict) or not all(isinstance(each, str) for each in weights.values()):
+        return None
+    return weights
 
 
 def is_plain(name: str) -> bool:
@@ -249,8 +257,8 @@ def _check_tensors(shards: tuple[Shard, ...], index: Mapping[str, Any] | None, p
             if other != shard.file.name:
                 fact = f"It is both in {shown(other)} and in {shown(shard.file.name)}, and loaders take either."
                 problem("tensor-twice", tensor.name, fact, "Save the model again.")
-    weights = None if index is None else index.get("weight_map")
-    if index is None or not isinstance(weights, dict):
+    weights = None if index is None else _weights(index)
+    if index is None or weights is None:
         return
     read = {shard.file.name for shard in shards}
     for name, place in weights.items():

@@ -194,14 +194,15 @@ def _fill(
         raise VerificationError(f"What was made is not what was planned: {wrong[0]}")
     _still_there(checkpoint, plan)
     edited = {edit.name for edit in plan.edits}
-    bounds = [each.bound for each in proofs if each.bound is not None]
+    # Head and bias must be blended alike, row by row; a mean over other rows would be another bound.
+    bounds = {each.bound for each in proofs if each.bound is not None}
     return DirectoryReceipt(
         plan=plan.fingerprint,
         out=target,
         rows=plan.rows,
         old_rows_sha256=tuple((each.name, each.kept) for each in proofs if each.name in edited),
         new_rows_sha256=tuple((each.name, each.made) for each in proofs if each.made is not None),
-        kl_certified=max(bounds) if bounds and plan.bounded else None,
+        kl_certified=max(bounds) if len(bounds) == 1 and plan.bounded else None,
         linked=tuple(linked),
         findings=plan.findings,
     )

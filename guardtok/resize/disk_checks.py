@@ -106,7 +106,7 @@ def config_findings(config: Mapping[str, Any] | None, rows: int, census: Census)
     if tied is False and not heads and any(each.endswith(_GENERATES) for each in names):
         fact = "The config does not tie the head to the embedding, and no head is stored. Loaders make a random one."
         yield Finding("head-missing", Severity.ERROR, CONFIG, fact, "Set `tie_word_embeddings`, or store the head.")
-    if config.get("model_type") in _WITHOUT_BIAS:
+    if str(config.get("model_type")) in _WITHOUT_BIAS:
         for each in census.claimed:
             if each.role is Role.BIAS:
                 fact = "Models of this type have no bias here: it moves every logit, or is dropped when it is loaded."

@@ -202,7 +202,7 @@ def _lines(plan: DirectoryPlan) -> Iterator[str]:
         yield f"tensor   {shown(edit.name)} {edit.dtype} {shapes}{fills} ({edit.role}, {shown(edit.shard)})"
     for change in plan.file_edits:
         old = "" if change.before is None else f"{shown(str(change.before))} -> "
-        yield f"file     {change.file} {change.where}: {old}{shown(str(change.after))}"
+        yield f"file     {change.file} {shown(change.where)}: {old}{shown(str(change.after))}"
     yield f"initial  {plan.request.initial}"
     yield f"written  {plan.bytes_written:,} bytes of tensors; {plan.bytes_linked:,} linked"
     for finding in plan.findings:

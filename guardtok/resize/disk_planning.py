@@ -235,7 +235,8 @@ def edited_files(
         changed = [FileEdit(CONFIG, ".".join(path), old[path], value) for path, value in changes.items()]
     if checkpoint.index is not None:
         index = dict(checkpoint.index)
-        index["metadata"] = metadata = dict(index.get("metadata") or {})
+        said = index.get("metadata")
+        index["metadata"] = metadata = dict(said) if isinstance(said, dict) else {}
         total = sum(tensor.size for _, tensor in checkpoint.tensors()) + _grown(edits)
         if metadata.get("total_size") != total:
             changed.append(FileEdit(INDEX, "metadata.total_size", metadata.get("total_size"), total))
@@ -273,7 +274,7 @@ def _id_findings(
             if value in fills:
                 fact = f"It names the id {value}, whose row gets a new token."
                 mend = "Give the token another id, or this key another token."
-                yield Finding("id-in-use", Severity.WARNING, f"{name}: {where}", fact, mend)
+                yield Finding("id-in-use", Severity.WARNING, f"{name}: {shown(where)}", fact, mend)
 
 
 def _row_findings(request: Request, before: int, after: int) -> Iterator[Finding]:

@@ -7,15 +7,19 @@ is refused, and so is one that would only exhaust memory.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import CheckpointError
 from guardtok.violation import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_BYTES = 128 << 20
 """The largest JSON file that is read; the tokenizers of 2026 take up to 35 MB."""
 
 _MAX_SHOWN = 120
+_MAX_DEPTH = 100
 
 
 def shown(name: str) -> str:
@@ -49,12 +53,13 @@ def parse(data: bytes, place: str, *, python: bool = True) -> Any:  # noqa: ANN4
         return made
 
     try:
-        return json.loads(
+        value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=unique,
             parse_constant=float if python else refuse,
             parse_int=int if python else whole,
         )
+        _check_depth(value)
     except CheckpointError:
         raise
     except UnicodeDecodeError as error:
@@ -63,6 +68,31 @@ def parse(data: bytes, place: str, *, python: bool = True) -> Any:  # noqa: ANN4
         raise CheckpointError(f"{place} is no JSON: see line {error.lineno}, column {error.colno}.") from None
     except (ValueError, RecursionError, MemoryError):
         raise CheckpointError(f"{place} is no JSON that can be read: too deep, or a number too long.") from None
+    return value
+
+
+def _check_depth(value: object) -> None:
+    """Do nothing if a value is no deeper than whoever walks it can go.
+
+    Raises:
+        RecursionError: It is.
+    """
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [each for part in level for each in _inner(part) if isinstance(each, dict | list)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _inner(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+        case _:
+            return ()
 
 
 def parse_object(data: bytes, place: str) -> dict[str, Any]:

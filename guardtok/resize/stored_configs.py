@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from guardtok.finding import Finding, Severity
+from guardtok.resize.json_file import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -134,7 +135,7 @@ def is_quantised(config: Mapping[str, Any]) -> bool:
 def check_ids(file: str, config: Mapping[str, Any], rows: int) -> Iterator[Finding]:
     """Yield a finding for each special id that is no row of the embedding."""
     for where, value in special_ids(config):
-        place = f"{file}: {where}"
+        place = f"{file}: {shown(where)}"
         if value >= rows:
             fact = f"The id {value} has no row; there are {rows}."
             yield Finding("special-id-out-of-range", Severity.ERROR, place, fact, "Set the id that the tokenizer has.")
