@@ -76,9 +76,9 @@ def load_tokenizer(
             `tokenizer.json`, to a folder that holds one, to a `tekken.json`, to a SentencePiece `.model` or to the
             manifest of an extension (a string counts as a path if it holds a separator or ends in `.tiktoken`, `.json`,
             `.model` or as Mistral's models do); what `guardtok.extend` returned; a `tiktoken.Encoding`; a
-            `tokenizers.Tokenizer` or a fast tokenizer of transformers; an object of mistral-common's or sentencepiece's;
-            or an object that already is a `Tokenizer`, which is returned as it is. Named tokenizers are kept for the
-            next call.
+            `tokenizers.Tokenizer` or a fast tokenizer of transformers; an object of mistral-common's or of
+            sentencepiece's; or an object that already is a `Tokenizer`, which is returned as it is. Named tokenizers
+            are kept for the next call.
         engine: What encodes ordinary text, to the same ids: `tiktoken`; with `guardtok[fast]` also `gigatoken` or
             `riptoken`; or `auto`, the fastest that is installed and was compared for this vocabulary, else tiktoken.
 
@@ -111,14 +111,10 @@ def _equip(tokenizer: TiktokenTokenizer, engine: str, _results: str) -> Tokenize
 
 
 def _load(tokenizer: object) -> Tokenizer:
-    import tiktoken
-
     if isinstance(tokenizer, Extended):
         return tokenizer.tokenizer
     if isinstance(tokenizer, TiktokenTokenizer):
         return tokenizer
-    if isinstance(tokenizer, tiktoken.Encoding):
-        return TiktokenTokenizer(tokenizer)
     if isinstance(tokenizer, str) and not _is_path(tokenizer):
         return _load_named(tokenizer, os.environ.get(VOCAB_DIR, ""))
     if isinstance(tokenizer, (str, os.PathLike)):
@@ -130,6 +126,10 @@ def _load(tokenizer: object) -> Tokenizer:
 
 def _adapt(tokenizer: object) -> Tokenizer:
     """Return the tokenizer for an object of one of the libraries that guardtok knows."""
+    import tiktoken
+
+    if isinstance(tokenizer, tiktoken.Encoding):
+        return TiktokenTokenizer(tokenizer)
     adapted = mistral.adapt(tokenizer)
     if adapted is not None:
         return adapted

@@ -47,13 +47,24 @@ def name_tokens(
     Raises:
         UnknownTokenError: One is no control token of the tokenizer's; the error names the nearest, both written broken.
     """
-    known = {token.form: token for token in tokenizer.control_tokens}
     given = {"bos_token": bos_token, "eos_token": eos_token, "pad_token": pad_token}
-    for name, form in given.items():
-        if form is not None and form not in known:
+    named = check_names(tokenizer, {name: form for name, form in given.items() if form is not None})
+    known = {token.form: token for token in tokenizer.control_tokens}
+    return NamedTokens(**{name: known[form] for name, form in named.items()})
+
+
+def check_names(tokenizer: Tokenizer, named: Mapping[str, str]) -> Mapping[str, str]:
+    """Return forms by name, each of which is a control token of the tokenizer's.
+
+    Raises:
+        UnknownTokenError: One is none; the error names the nearest, both written broken.
+    """
+    known = {token.form for token in tokenizer.control_tokens}
+    for name, form in named.items():
+        if form not in known:
             near = near_match(broken(form[:64]), map(broken, known))
             raise UnknownTokenError(
                 f"{name}: {broken(form[:64])!r} (written broken) is no control token of {tokenizer.name!r}.{near} "
                 "Give one that it has, or add it to the policy's `custom_tokens`."
             )
-    return NamedTokens(**{name: None if form is None else known[form] for name, form in given.items()})
+    return dict(named)

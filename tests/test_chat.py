@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardtok import Guard, Policy, RefusedError, Text
+from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.errors import (
     GuardtokError,
     LimitError,
@@ -19,6 +20,7 @@ from guardtok.errors import (
     SurrogateError,
     TemplateError,
     TemplateMismatchError,
+    UnknownTokenError,
 )
 from guardtok.policy.load import parse_policy
 
@@ -312,6 +314,8 @@ def test_messages_of_the_wrong_shape_are_named(messages: Any, place: str) -> Non
         ({"bos_token": "<|im_start|>"}, r"\$\.bos_token"),
         ({"eos_token": "x"}, r"\$\.eos_token"),
         ({"chat_template": "x"}, r"\$\.chat_template"),
+        ({"tokenize": False}, r"\$\.tokenize.*no such argument"),
+        ({"return_tensors": "pt"}, "Guard.pretrained"),
         ({"add_generation_prompt": True, "continue_final_message": True}, "not both"),
         ({"continue_final_message": "refusal"}, r"\$\.messages\[0\].*no 'refusal'"),
     ],
@@ -360,6 +364,19 @@ def test_without_a_template_the_error_says_so(tmp_path: Path) -> None:
     path = tmp_path / "chatml.jinja"
     path.write_text(CHATML, encoding="utf-8")
     assert GUARD.encode_chat(USER, path).ids == GUARD.encode_chat(USER, CHATML).ids
+
+
+def test_a_tiktoken_tokenizer_can_have_a_template_and_named_tokens() -> None:
+    """A rank file says nothing of either, so whoever uses one says it; what is no control token gets no name."""
+    assert isinstance(GUARD.tokenizer, TiktokenTokenizer)
+    encoding = GUARD.tokenizer.encoding
+    template = "{{ messages[0].content + eos_token }}"
+    own = TiktokenTokenizer(encoding, named_tokens={"eos_token": "<|im_end|>"}, chat_template=template)
+    out = Guard.load("chatml", own.with_custom_tokens({"<|x|>": 9000}), sinks=[]).encode_chat(USER)
+    assert reserved(out.ids) == [END]
+    assert out.ids[-1] == END
+    with pytest.raises(UnknownTokenError, match="eos_token"):
+        TiktokenTokenizer(encoding, named_tokens={"eos_token": "<|end|>"})
 
 
 def test_a_pinned_template_is_the_only_one() -> None:

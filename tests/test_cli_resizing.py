@@ -10,14 +10,35 @@ import pytest
 from checkpoints import EMBEDDING, HEAD, ROWS, extension, llama, names, numbers, snapshot, write
 from command_line import guardtok
 
+from guardtok.manifest import _digest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def manifest(folder: Path, **changes: Any) -> Path:  # noqa: ANN401 - JSON
-    """Write an extension as a manifest, with other values."""
-    file = folder / "tokens.json"
-    file.write_text(json.dumps(dataclasses.asdict(extension(ROWS, ROWS + 1)) | changes), encoding="utf-8")
+    """Write an extension as a manifest, with other values and the digest that belongs to them."""
+    file = folder / "tokens.extension.json"
+    made = extension(ROWS, ROWS + 1)
+    tokens = [
+        {key: value for key, value in dataclasses.asdict(each).items() if value is not None} for each in made.tokens
+    ]
+    tree: dict[str, Any] = {
+        "guardtok_extension": 1,
+        "name": made.name,
+        "base": {
+            "tokenizer": made.base,
+            "name": made.base,
+            "fingerprint": f"sha256:{'0' * 64}",
+            "rows": made.base_rows,
+        },
+        "tokens": tokens,
+        "rows": made.rows,
+        "fingerprint": f"sha256:{'1' * 64}",
+        "report": [],
+        **changes,
+    }
+    file.write_text(json.dumps({**tree, "sha256": _digest(tree)}), encoding="utf-8")
     return file
 
 

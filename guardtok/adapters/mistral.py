@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from guardtok.tokenizer import Tokenizer
 
+_NAMED = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+"""Tekken's tokens by the names that chat templates ask for."""
 _MODEL = re.compile(r"\.model(\.v\d+(m\d+)?)?\Z")
 """How mistral-common names SentencePiece models: `tokenizer.model`, `tokenizer.model.v3`, `….model.v7m1`."""
 
@@ -102,4 +104,5 @@ def _from_tekken(tokenizer: Tekkenizer) -> TiktokenTokenizer:
         mergeable_ranks={token: rank + first for token, rank in inner._mergeable_ranks.items()},
         special_tokens=special,
     )
-    return TiktokenTokenizer(encoding)
+    named = {name: form for name, form in _NAMED.items() if form in special}
+    return TiktokenTokenizer(encoding, named_tokens=named)

@@ -16,6 +16,7 @@ from guardtok.dialects import role_of
 from guardtok.engines.choose import TIKTOKEN, choose_engine, reload_engine
 from guardtok.engines.compared import rank_file
 from guardtok.errors import ExtensionError, TokenizerError, is_failure
+from guardtok.named_tokens import check_names
 from guardtok.placing import MAX_ID, refuse_form, refuse_id, refuse_present
 from guardtok.tokenizer import ControlToken
 from guardtok.violation import broken
@@ -40,15 +41,24 @@ class TiktokenTokenizer:
         name: A name for people and logs; the encoding's own by default.
         custom_tokens: Ids by form of control tokens that the encoding does not have. One that it has under the same id
             changes nothing.
+        named_tokens: Forms of control tokens by the names that chat templates ask for: `bos_token`, `eos_token` …
+        chat_template: The chat template that conversations are rendered with by default.
 
     Raises:
         TokenizerError: The encoding has an id that means two things.
+        UnknownTokenError: A named token is no control token.
         ExtensionError: The id or the form of a custom token is taken, is out of range, or cannot be written as UTF-8;
             it is a `TokenizerError`.
     """
 
     def __init__(
-        self, encoding: tiktoken.Encoding, *, name: str | None = None, custom_tokens: Mapping[str, int] | None = None
+        self,
+        encoding: tiktoken.Encoding,
+        *,
+        name: str | None = None,
+        custom_tokens: Mapping[str, int] | None = None,
+        named_tokens: Mapping[str, str] | None = None,
+        chat_template: str | None = None,
     ) -> None:
         self._encoding = encoding
         self._engine: Engine | None = None
@@ -65,6 +75,8 @@ class TiktokenTokenizer:
         # Text that spells one character cannot be cut apart, so its ordinary id has to stay what that text becomes.
         ordinary = (ranks.get(form.encode()) for _, form in tokens if len(form) > 1)
         self._reserved_ids = frozenset(id_ for id_, _ in tokens) | {rank for rank in ordinary if rank is not None}
+        self._named_tokens = check_names(self, named_tokens or {})
+        self._chat_template = chat_template
 
     def __repr__(self) -> str:
         return f"<TiktokenTokenizer {self._name!r}, {len(self._control_tokens)} control tokens>"
@@ -106,6 +118,16 @@ class TiktokenTokenizer:
     def reserved_ids(self) -> frozenset[int]:
         """Ids of the control tokens, and ranks of ordinary tokens that spell the same, unless it is one character."""
         return self._reserved_ids
+
+    @property
+    def named_tokens(self) -> Mapping[str, str]:
+        """Forms of control tokens by the names that chat templates ask for."""
+        return self._named_tokens
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template that conversations are rendered with by default, or None."""
+        return self._chat_template
 
     @property
     def n_vocab(self) -> int:
@@ -150,9 +172,7 @@ class TiktokenTokenizer:
                     f"{self._name}: the custom token {broken(form)!r} has the id {self._custom[form]} and cannot have "
                     f"{id_} too. Give it one id."
                 )
-        tokenizer = TiktokenTokenizer(self._encoding, name=self._name, custom_tokens={**self._custom, **ids})
-        tokenizer._engine = self._engine
-        return tokenizer
+        return self._copy({**self._custom, **ids}, self._engine)
 
     def extended(self, name: str, ids: Mapping[str, int], without: Collection[str] = ()) -> TiktokenTokenizer:
         """Return a tokenizer around a new encoding that has more special tokens; this one stays as it is.
@@ -181,7 +201,8 @@ class TiktokenTokenizer:
                 raise
             failure = type(error).__name__
         else:
-            tokenizer = TiktokenTokenizer(encoding)
+            kept = {name: form for name, form in self._named_tokens.items() if form in special}
+            tokenizer = TiktokenTokenizer(encoding, named_tokens=kept, chat_template=self._chat_template)
             tokenizer._engine = self._engine
             return tokenizer
         raise TokenizerError(
@@ -199,8 +220,17 @@ class TiktokenTokenizer:
             EngineError: No engine has that name, or it was not compared for this vocabulary in the installed versions.
             MissingExtraError: The engine that was named is not installed.
         """
-        tokenizer = TiktokenTokenizer(self._encoding, name=self._name, custom_tokens=self._custom)
-        tokenizer._engine = choose_engine(self._encoding, name)
+        return self._copy(self._custom, choose_engine(self._encoding, name))
+
+    def _copy(self, custom: Mapping[str, int], engine: Engine | None) -> TiktokenTokenizer:
+        tokenizer = TiktokenTokenizer(
+            self._encoding,
+            name=self._name,
+            custom_tokens=custom,
+            named_tokens=self._named_tokens,
+            chat_template=self._chat_template,
+        )
+        tokenizer._engine = engine
         return tokenizer
 
     def encode_ordinary(self, text: str, *, at_start: bool) -> Ids:  # noqa: ARG002  # tiktoken has no prefix.

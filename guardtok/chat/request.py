@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from guardtok.chat.render import ChatTemplate, Rendered
     from guardtok.ruleset import Ruleset
 
-_RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "chat_template"})
+_RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
+_NOT_HERE = frozenset(
+    {"chat_template", "conversation", "max_length", "padding", "return_assistant_tokens_mask", "return_dict"}
+    | {"return_tensors", "sanitize_control_tokens", "tokenize", "tokenizer_kwargs", "truncation"}
+)
+"""Arguments of `apply_chat_template` that would be taken for variables of the template, and do nothing."""
 _NAMED = frozenset(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """Named tokens of transformers' tokenizers. They come from the tokenizer, and from nobody else."""
 
@@ -125,6 +130,11 @@ def read_request(
             )
         if name in _RESERVED:
             raise MessageError(f"$.{name}: this is an argument of its own, not a template's variable.")
+        if name in _NOT_HERE:
+            raise MessageError(
+                f"$.{name}: `encode_chat` has no such argument, and as a template's variable it would do nothing. It "
+                "gives ids; `Guard.pretrained` takes what `apply_chat_template` takes."
+            )
     chosen = _own_template(ruleset, tools=options.tools is not None) if template is None else template
     return ChatRequest(
         read_chat(messages, options.tools, options.documents, variables),

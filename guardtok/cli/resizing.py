@@ -182,44 +182,21 @@ def _extension(file: str | None, rows: int | None) -> Extension:
 
 
 def _read_manifest(file: Path) -> Extension:
-    """Return the extension that a manifest holds: the values of `Extension`, as JSON.
+    """Return the extension that a manifest holds.
 
     Raises:
         MistakeError: There is no such file, or it is no manifest.
     """
-    from guardtok.errors import CheckpointError
-    from guardtok.extension import Extension, NewToken, Placement
-    from guardtok.resize.json_file import parse_object
+    from guardtok.errors import VocabularyError
+    from guardtok.manifest import read_manifest
 
     try:
-        value = parse_object(file.read_bytes(), "The manifest")
-        tokens = tuple(
-            NewToken(
-                str(each["form"]),
-                int(each["id"]),
-                Placement(each["placement"]),
-                tuple(map(int, each["pieces"])),
-                each.get("replaces"),
-            )
-            for each in value["tokens"]
-        )
-        return Extension(
-            str(value["name"]),
-            str(value["base"]),
-            tokens,
-            int(value["base_rows"]),
-            int(value["rows"]),
-            str(value["base_fingerprint"]),
-            str(value["fingerprint"]),
-        )
+        extension, _, _ = read_manifest(file.read_bytes(), visible(str(file)))
     except OSError as error:
         raise MistakeError(f"The manifest cannot be read: {error.strerror}.") from None
-    except CheckpointError as error:
+    except VocabularyError as error:
         raise MistakeError(str(error)) from None
-    except (KeyError, TypeError, ValueError):
-        raise MistakeError(
-            "The manifest lacks a value, or has one of another kind. Write it with `guardtok extend`."
-        ) from None
+    return extension
 
 
 def _show(text: str) -> None:

@@ -121,6 +121,13 @@ class SentencePieceTokenizer:
         return self._added_tokens
 
     @property
+    def named_tokens(self) -> Mapping[str, str]:
+        """Forms of the model's own tokens by the names that chat templates ask for, such as `bos_token`."""
+        model = self._prefixed
+        ids = {"bos": model.bos_id(), "eos": model.eos_id(), "pad": model.pad_id(), "unk": model.unk_id()}
+        return {f"{name}_token": model.id_to_piece(id_) for name, id_ in ids.items() if id_ >= 0}
+
+    @property
     def reserved_ids(self) -> frozenset[int]:
         """Ids of the control tokens, and of ordinary pieces that spell a custom one, unless it is one character."""
         return self._reserved_ids
