@@ -176,6 +176,12 @@ def _judge(match: Match, intake: Intake, ruleset: Ruleset) -> Finding | None:
     """Return the finding for one match, or None where its single source may write it."""
     form, start, end = match
     first = intake.run_at(start)
+    run = intake.runs[first]
+    if end <= run.end:  # Nearly always, and in a prompt there are many: no more is made than is needed.
+        own = ruleset.table[run.source][form]
+        if own.action is Action.ALLOW:
+            return None
+        return Finding(match, own.action, own.rule, ruleset.modes[run.source], run.source, first)
     runs = intake.runs[first : intake.run_at(end - 1) + 1]
     sources = dict.fromkeys(run.source for run in runs)
     decisions = [(ruleset.table[source][form], ruleset.modes[source]) for source in sources]

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from guardtok.errors import LimitError, MissingSourceError, NotTextError, SurrogateError, UnknownSourceError, near_match
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from guardtok.policy.model import Limits
+
+_start = itemgetter(0)
 
 SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]|[\ud800-\udfff]")
 """Finds surrogates: both halves of a pair, or a lone one."""
@@ -99,10 +102,6 @@ def _encode(text: str) -> bytes | None:
         return text.encode()
     except UnicodeEncodeError:
         return None
-
-
-def _start(run: Run) -> int:
-    return run.start
 
 
 def _label(text: str, source: str | None) -> tuple[Run, ...]:

@@ -7,6 +7,7 @@ string and every key has a source here, and what is not named is `unknown`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,7 @@ def source_of_role(role: str, declared: Mapping[str, object]) -> str:
     return role if role in declared and role != TEMPLATE else UNKNOWN
 
 
+@lru_cache(maxsize=64)
 def label_message(source: str) -> Label:
     """Return the label of a message that a source wrote."""
     spoken = dict.fromkeys(SPOKEN, Label(source))
