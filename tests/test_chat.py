@@ -522,17 +522,9 @@ MESSAGES = st.lists(
     min_size=1,
     max_size=4,
 )
+SHALLOW = STRINGS | st.integers() | st.lists(STRINGS, max_size=2)
 TOOLS = st.none() | st.lists(
-    st.dictionaries(
-        STRINGS,
-        st.recursive(
-            STRINGS | st.integers(),
-            lambda v: st.lists(v, max_size=2) | st.dictionaries(STRINGS, v, max_size=2),
-            max_leaves=4,
-        ),
-        max_size=3,
-    ),
-    max_size=2,
+    st.dictionaries(STRINGS, SHALLOW | st.dictionaries(STRINGS, SHALLOW, max_size=2), max_size=3), max_size=2
 )
 
 

@@ -480,7 +480,8 @@ guardtok.apply_dir(plan, sys.argv[3])
 def test_killed_at_any_point_it_leaves_the_old_one_whole_and_nothing_half_made(tmp_path: Path) -> None:
     """A process that is killed while it works leaves no directory under the new name, or a whole one."""
     rows = ROWS * 50
-    tensors = {name: numbers("F32", rows, 64, seed=turn) for turn, name in enumerate((EMBEDDING, HEAD))}
+    # Large enough to be caught at work.
+    tensors = {name: numbers("F32", rows, 512, seed=turn) for turn, name in enumerate((EMBEDDING, HEAD))}
     tensors[OTHER] = numbers("F32", 64, 64)
     old, new = write(tmp_path / "old", tensors, {"config.json": config(rows)}, shards=3), tmp_path / "new"
     before = snapshot(old)
@@ -497,7 +498,7 @@ def test_killed_at_any_point_it_leaves_the_old_one_whole_and_nothing_half_made(t
             while turn % 2 and not any("guardtok-resize" in name for name in names(tmp_path)):
                 if child.poll() is not None or time.monotonic() > deadline:
                     break
-            time.sleep(chosen.random() * 0.1)
+            time.sleep(0 if turn % 2 else chosen.random() * 0.1)
             child.send_signal(signal.SIGKILL)
             child.communicate()
             killed += child.returncode == -signal.SIGKILL
