@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -83,6 +84,66 @@ MEDIA = [
     ("llama3_2_vision", ["<|image|>"]),
     ("gemma3", ["<start_of_image>"]),
 ]
+
+
+CALLING = [
+    {"role": "user", "content": "question"},
+    {"role": "assistant", "content": "first answer"},
+    {"role": "user", "content": "weather?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "abcdefghi",
+                "type": "function",
+                "function": {"name": "weather", "arguments": {"city": "Paris", "n": 2}},
+            }
+        ],
+    },
+    {"role": "tool", "name": "weather", "tool_call_id": "abcdefghi", "content": "20 C"},
+    {"role": "assistant", "content": "last answer"},
+]
+TRAINED = {
+    "deepseek_v3_1": (
+        "first answer<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "<\uff5ctool\u2581calls\u2581begin\uff5c><\uff5ctool\u2581call\u2581begin\uff5c>weather<\uff5ctool\u2581sep\uff5c>"
+        '{"city": "Paris", "n": 2}<\uff5ctool\u2581call\u2581end\uff5c><\uff5ctool\u2581calls\u2581end\uff5c><\uff5cend\u2581of\u2581sentence\uff5c>',
+        "last answer<\uff5cend\u2581of\u2581sentence\uff5c>",
+    ),
+    "glm_4_6": (
+        "\n<think></think>\nfirst answer<|user|>",
+        "\n<think></think>\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
+        "<arg_key>n</arg_key>\n<arg_value>2</arg_value>\n</tool_call><|observation|>",
+        "\n<think></think>\nlast answer",
+    ),
+    "llama3_1": (
+        "first answer<|eot_id|>",
+        '{"name": "weather", "parameters": {"city": "Paris", "n": 2}}<|eot_id|>',
+        "last answer<|eot_id|>",
+    ),
+    "mistral_nemo": (
+        "first answer</s>",
+        '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Paris", "n": 2}, "id": "abcdefghi"}]</s>',
+        "last answer</s>",
+    ),
+    "qwen2_5": (
+        "first answer<|im_end|>",
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris", "n": 2}}\n</tool_call><|im_end|>',
+        "last answer<|im_end|>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_mask_has_answers_calls_and_the_ends_of_turns(templates: dict[str, Template], name: str) -> None:
+    """Of a template that marks nothing, what the model has to write is trained on: no header, and the stop token."""
+    bench = Bench(templates[name])
+    out = bench.guard.encode_chat(CALLING, tools=[{"type": "function", "function": {"name": "weather"}}])
+    assert bench.guard.tokenizer is not None
+    stretches = groupby(zip(out.ids, out.mask(), strict=True), key=lambda pair: pair[1])
+    kept = [[id_ for id_, _ in pairs] for trained, pairs in stretches if trained]
+    assert tuple(bench.guard.tokenizer.decode_bytes(ids).decode() for ids in kept) == TRAINED[name]
 
 
 @pytest.mark.parametrize(("name", "forms"), MEDIA, ids=lambda value: value if isinstance(value, str) else "")

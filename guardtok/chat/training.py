@@ -32,6 +32,8 @@ _GENERATED = frozenset({"assistant", "name", "tool_arguments", UNKNOWN})
 """The sources of what stands in an assistant's message, unless the caller's own `Text` says that another wrote it."""
 _HEADERS = frozenset({Role.TURN, Role.HEADER})
 _ENDS = frozenset({Role.TURN, Role.EOS})
+_CLOSING = ("</", "[/")
+"""What the tokens that close an element begin with."""
 _START, _END = attrgetter("start"), attrgetter("end")
 
 
@@ -122,5 +124,10 @@ def _is_templates(intake: Intake, start: int, end: int) -> bool:
 def _end(end: int, prompt: str, footer: Sequence[_Token]) -> int:
     """Return where the turn ends: behind the token that says so, where one follows its last word."""
     ending = next((token for token in footer if token.role in _ENDS), None)
+    if ending is None:
+        # Some families end a call by opening its result (GLM): what closes the call, and the token behind that.
+        closed = [number for number, token in enumerate(footer) if token.form.startswith(_CLOSING)]
+        last = footer[closed[-1] : closed[-1] + 2] if closed else ()
+        return max((token.end for token in last if token.form not in prompt), default=end)
     # A token that opens turns ends none.
-    return end if ending is None or ending.form in prompt else ending.end
+    return end if ending.form in prompt else ending.end
