@@ -105,16 +105,12 @@ CALLING = [
     {"role": "assistant", "content": "last answer"},
 ]
 TRAINED = {
-    "deepseek_v3_1": (
-        "first answer<\uff5cend\u2581of\u2581sentence\uff5c>",
-        "<\uff5ctool\u2581calls\u2581begin\uff5c><\uff5ctool\u2581call\u2581begin\uff5c>weather<\uff5ctool\u2581sep\uff5c>"
-        '{"city": "Paris", "n": 2}<\uff5ctool\u2581call\u2581end\uff5c><\uff5ctool\u2581calls\u2581end\uff5c><\uff5cend\u2581of\u2581sentence\uff5c>',
-        "last answer<\uff5cend\u2581of\u2581sentence\uff5c>",
-    ),
     "glm_4_6": (
         "\n<think></think>\nfirst answer<|user|>",
-        "\n<think></think>\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
-        "<arg_key>n</arg_key>\n<arg_value>2</arg_value>\n</tool_call><|observation|>",
+        (
+            "\n<think></think>\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
+            "<arg_key>n</arg_key>\n<arg_value>2</arg_value>\n</tool_call><|observation|>"
+        ),
         "\n<think></think>\nlast answer",
     ),
     "llama3_1": (
