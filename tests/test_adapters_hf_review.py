@@ -1,0 +1,32 @@
+"""What a review of huggingface's tokenizers behind guardtok found, each as the fact that holds now."""
+
+from __future__ import annotations
+
+import pytest
+from hf_tokenizers import build
+from tokenizers import AddedToken
+
+from guardtok.adapters.hf import HfTokenizer
+from guardtok.errors import RefusedError
+from guardtok.guard import Guard
+from guardtok.policy import parse_policy
+from guardtok.text import Text
+
+QUIET = "foreign: ignore, lookalikes: ignore, surrogates: replace"
+ALLOW = parse_policy(f'{{guardtok: 1, {QUIET}, sources: {{"*": {{default: allow}}}}}}')
+ESCAPE = parse_policy(f'{{guardtok: 1, {QUIET}, sources: {{template: {{default: allow}}, "*": {{default: escape}}}}}}')
+BLOCK = parse_policy(f'{{guardtok: 1, {QUIET}, sources: {{template: {{default: allow}}, "*": {{default: block}}}}}}')
+
+
+def test_a_form_that_is_normal_already_is_the_token() -> None:
+    """Where case is folded and `<T>` was added, the library parses `<t>` too, which no normaliser changes."""
+    tokenizer = build("byte-level under NFKC and lower case", AddedToken("<T>", normalized=True))
+    wrapped = HfTokenizer(tokenizer)
+    ids = tokenizer.encode("a <t>", add_special_tokens=False).ids
+    assert ids[-1] == tokenizer.token_to_id("<T>")
+    assert Guard(ALLOW, wrapped, sinks=()).encode("a <t>", source="user").ids == ids
+    text = Text("a ", source="user") + Text("<t>", source="template")
+    assert Guard(ESCAPE, wrapped, sinks=()).encode(text).ids == ids
+    assert Guard(ESCAPE, wrapped, sinks=()).sanitize("a <t>", source="user").text == "a <_t>"
+    with pytest.raises(RefusedError):
+        Guard(BLOCK, wrapped, sinks=()).encode("a <t>", source="user")
