@@ -45,6 +45,9 @@ class _Placer:
         self._rules = rules
         self._forms = ruleset.forms
         self._reader = Reader(intake.text, decided.cuts, ruleset)
+        # Parts that one source wrote one after another are one stretch, however it was cut.
+        changes = [run.start for last, run in pairwise(intake.runs) if last.source != run.source]
+        self._borders = [0, *changes, len(intake.text)]
         cuts = [cut.start for cut in decided.cuts]
         # A cut can reach into a match only where one source may write one form and must lose another.
         self._candidates = [
@@ -223,11 +226,11 @@ class _Placer:
         by_source: dict[int, list[Match]] = {}
         for match in matches:
             if self._text[match[1] : match[2]] == self._forms[match[0]].text:
-                by_source.setdefault(self._intake.run_at(match[1]), []).append(match)
+                by_source.setdefault(bisect_right(self._borders, match[1]), []).append(match)
         for index, own in by_source.items():
-            written = self._intake.runs[index]
-            low = max(_position(run, own[0][1]) - (own[0][1] - written.start), 0)
-            high = min(_position(run, own[-1][2] - 1) + written.end - own[-1][2] + 1, len(run.text))
+            start, end = self._borders[index - 1], self._borders[index]
+            low = max(_position(run, own[0][1]) - (own[0][1] - start), 0)
+            high = min(_position(run, own[-1][2] - 1) + end - own[-1][2] + 1, len(run.text))
             alone = _slice(run, low, high)
             if len(alone.text) < len(run.text):
                 normal, spans = self._rules.tokenizer.align(alone.text)
