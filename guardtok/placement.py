@@ -124,7 +124,7 @@ class _Placer:
         normal, spans = self._rules.tokenizer.align(run.text)
         origins = [_origin(run, low) for low, _ in spans]
         found = self._choose(self._locate(normal, run, spans, matches), normal, origins)
-        staying = list(self._find_staying(run, _outside(matches, [each.match for each in found])))
+        staying = list(self._find_staying(run, matches, {each.match for each in found}))
         if staying:
             # A neighbour would unmake these, so nothing is normalised over their borders.
             yield from self._split(run, staying, matches)
@@ -221,13 +221,15 @@ class _Placer:
             for place in beside
         )
 
-    def _find_staying(self, run: Piece, matches: Sequence[Match]) -> Iterator[Match]:
-        """Yield the matches that are tokens as their own source wrote them, whatever its neighbours make of them."""
+    def _find_staying(self, run: Piece, matches: Sequence[Match], found: set[Match]) -> Iterator[Match]:
+        """Yield the matches that are tokens as their own source wrote them and that its neighbours would unmake."""
         by_source: dict[int, list[Match]] = {}
         for match in matches:
             if self._text[match[1] : match[2]] == self._forms[match[0]].text:
                 by_source.setdefault(bisect_right(self._borders, match[1]), []).append(match)
         for index, own in by_source.items():
+            if found.issuperset(own):
+                continue
             start, end = self._borders[index - 1], self._borders[index]
             low = max(_position(run, own[0][1]) - (own[0][1] - start), 0)
             high = min(_position(run, own[-1][2] - 1) + end - own[-1][2] + 1, len(run.text))
@@ -235,9 +237,8 @@ class _Placer:
             if len(alone.text) < len(run.text):
                 normal, spans = self._rules.tokenizer.align(alone.text)
                 origins = [_origin(alone, place) for place, _ in spans]
-                yield from (
-                    each.match for each in self._choose(self._locate(normal, alone, spans, own), normal, origins)
-                )
+                chosen = self._choose(self._locate(normal, alone, spans, own), normal, origins)
+                yield from (each.match for each in chosen if each.match not in found)
 
 
 def _outside(matches: Sequence[Match], tokens: Sequence[Match]) -> list[Match]:

@@ -30,3 +30,24 @@ def test_a_form_that_is_normal_already_is_the_token() -> None:
     assert Guard(ESCAPE, wrapped, sinks=()).sanitize("a <t>", source="user").text == "a <_t>"
     with pytest.raises(RefusedError):
         Guard(BLOCK, wrapped, sinks=()).encode("a <t>", source="user")
+
+
+def test_parts_of_one_source_are_one_stretch() -> None:
+    """How a source's text is cut changes nothing: here a token that Llama's normaliser hides behind other text."""
+    tokenizer = build("llama", AddedToken("<T>", normalized=True))
+    guard = Guard(ESCAPE, HfTokenizer(tokenizer), sinks=())
+    parts = Text("> a", source="template", path="a") + Text("<T>", source="template", path="b")
+    expected = tokenizer.encode(str(parts), add_special_tokens=False).ids
+    assert tokenizer.token_to_id("<T>") not in expected
+    assert guard.encode(parts + Text("", source="user")).ids == expected
+
+
+def test_a_neighbour_cannot_put_a_shorter_token_in_the_place_of_a_longer() -> None:
+    """The mark would unmake `<ab>`, and leave the `ab` in it, which is a token too."""
+    tokenizer = build("byte-level under NFC", AddedToken("<ab>", normalized=True), AddedToken("ab", normalized=True))
+    text = Text("<ab>", source="template") + Text("\u0338", source="user")
+    ids = tokenizer.encode(str(text), add_special_tokens=False).ids
+    assert tokenizer.token_to_id("ab") in ids
+    out = Guard(ESCAPE, HfTokenizer(tokenizer), sinks=()).encode(text)
+    assert out.ids[0] == tokenizer.token_to_id("<ab>")
+    assert tokenizer.token_to_id("ab") not in out.ids
