@@ -55,11 +55,13 @@ class _Placer:
             for match in decided.candidates
             if not (place := bisect_right(cuts, match[2] - 1)) or decided.cuts[place - 1].end <= match[1]
         ]
+        self._later = [match for match in self._candidates if rules.tokens[match[0]].normalized]
+        self._held = dict(self._find_held(self._later))
 
     def pieces(self) -> Iterator[Piece]:
         last = 0
         first_pass = list(self._first_pass())
-        later = [match for match in self._candidates if self._rules.tokens[match[0]].normalized]
+        later = self._later
         starts = [start for _, start, _ in later]
         for match, follows in pairwise([*first_pass, None]):
             if match is None:
@@ -96,15 +98,29 @@ class _Placer:
 
     def _left(self, form: int, start: int, limit: int) -> int:
         if self._rules.tokens[form].lstrip:
-            while start > limit and self._text[start - 1] in WHITE_SPACE:
+            source = self._source(start)
+            while start > limit and self._may_swallow(start - 1, source):
                 start -= 1
         return start
 
     def _right(self, form: int, end: int, limit: int) -> int:
         if self._rules.tokens[form].rstrip:
-            while end < limit and self._text[end] in WHITE_SPACE:
+            source = self._source(end - 1)
+            while end < limit and self._may_swallow(end, source):
                 end += 1
         return end
+
+    def _may_swallow(self, place: int, source: str) -> bool:
+        """Whether a token of this source takes a character with it: white space, and no part of another's token."""
+        return self._text[place] in WHITE_SPACE and self._held.get(place, source) == source
+
+    def _find_held(self, matches: Sequence[Match]) -> Iterator[tuple[int, str]]:
+        """Yield each white space that is part of a token, and who wrote the token."""
+        blank = {form for form in {match[0] for match in matches} if not WHITE_SPACE.isdisjoint(self._forms[form].text)}
+        for form, start, end in matches if blank else ():
+            if form in blank:
+                source = self._source(start)
+                yield from ((place, source) for place in range(start, end) if self._text[place] in WHITE_SPACE)
 
     def _stretch(self, low: int, high: int, matches: Sequence[Match]) -> Iterator[Piece]:
         """Yield what becomes of the text between two tokens of the first pass."""

@@ -51,3 +51,18 @@ def test_a_neighbour_cannot_put_a_shorter_token_in_the_place_of_a_longer() -> No
     out = Guard(ESCAPE, HfTokenizer(tokenizer), sinks=()).encode(text)
     assert out.ids[0] == tokenizer.token_to_id("<ab>")
     assert tokenizer.token_to_id("ab") not in out.ids
+
+
+@pytest.mark.parametrize("form", ["</s>\n", "\n</s>"])
+def test_a_token_swallows_no_white_space_out_of_another_s_token(form: str) -> None:
+    """Both may be written; the one that strips is looked for first, and would leave the other one incomplete."""
+    strips = AddedToken("<think>", lstrip=True, rstrip=True)
+    tokenizer = build("byte-level", AddedToken(form, normalized=True), strips)
+    token_id, think = tokenizer.token_to_id(form), tokenizer.token_to_id("<think>")
+    own, other = Text(form, source="template"), Text("<think>", source="assistant")
+    guard = Guard(ALLOW, HfTokenizer(tokenizer), sinks=())
+    assert guard.encode(own + other).ids == [token_id, think]
+    assert guard.encode(other + own).ids == [think, token_id]
+    # What one source writes itself means what it means in the library.
+    for text in (form + "<think>", "<think>" + form):
+        assert guard.encode(text, source="user").ids == tokenizer.encode(text, add_special_tokens=False).ids
