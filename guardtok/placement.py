@@ -8,7 +8,7 @@ would let it, the token stays.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -161,9 +161,10 @@ class _Placer:
     def _split(self, run: Piece, tokens: Sequence[Match], matches: Sequence[Match]) -> Iterator[Piece]:
         """Yield the tokens, and what becomes of the text between them."""
         rest = _outside(matches, tokens)
+        places = _places(run)
         last = index = 0
         for form, start, end in tokens:
-            low = _position(run, start)
+            low = _position(places, start)
             before = index
             while index < len(rest) and rest[index][1] < start:
                 index += 1
@@ -243,12 +244,13 @@ class _Placer:
         for match in matches:
             if self._text[match[1] : match[2]] == self._forms[match[0]].text:
                 by_source.setdefault(bisect_right(self._borders, match[1]), []).append(match)
+        places = _places(run)
         for index, own in by_source.items():
             if found.issuperset(own):
                 continue
             start, end = self._borders[index - 1], self._borders[index]
-            low = max(_position(run, own[0][1]) - (own[0][1] - start), 0)
-            high = min(_position(run, own[-1][2] - 1) + end - own[-1][2] + 1, len(run.text))
+            low = max(_position(places, own[0][1]) - (own[0][1] - start), 0)
+            high = min(_position(places, own[-1][2] - 1) + end - own[-1][2] + 1, len(run.text))
             alone = _slice(run, low, high)
             if len(alone.text) < len(run.text):
                 normal, spans = self._rules.tokenizer.align(alone.text)
@@ -274,18 +276,21 @@ def _origin(piece: Piece, position: int) -> int:
     return origin + position - at if origin >= 0 else -1
 
 
-def _position(piece: Piece, origin: int) -> int:
+def _places(piece: Piece) -> list[tuple[int, int]]:
+    """Return for each stretch of a piece where it came from, and where it is there; what was put in is left out."""
+    return [(origin, at) for at, origin in piece.origins if origin >= 0]
+
+
+def _position(places: Sequence[tuple[int, int]], origin: int) -> int:
     """Return where in a piece the character is that came from `origin`; it was not cut."""
-    # Where something was put in, its -1 stands between places that ascend.
-    index = len(piece.origins) - 1
-    while not 0 <= piece.origins[index][1] <= origin:
-        index -= 1
-    at, place = piece.origins[index]
+    place, at = places[bisect_right(places, origin, key=_at) - 1]
     return at + origin - place
 
 
 def _slice(piece: Piece, low: int, high: int) -> Piece:
-    inside = [(at - low, origin) for at, origin in piece.origins if low < at < high]
+    first = bisect_right(piece.origins, low, key=_at)
+    last = bisect_left(piece.origins, high, key=_at)
+    inside = [(at - low, origin) for at, origin in piece.origins[first:last]]
     return Piece(piece.text[low:high], ((0, _origin(piece, low)), *inside), None)
 
 

@@ -16,6 +16,7 @@ QUIET = "foreign: ignore, lookalikes: ignore, surrogates: replace"
 ALLOW = parse_policy(f'{{guardtok: 1, {QUIET}, sources: {{"*": {{default: allow}}}}}}')
 ESCAPE = parse_policy(f'{{guardtok: 1, {QUIET}, sources: {{template: {{default: allow}}, "*": {{default: escape}}}}}}')
 BLOCK = parse_policy(f'{{guardtok: 1, {QUIET}, sources: {{template: {{default: allow}}, "*": {{default: block}}}}}}')
+STRIP = parse_policy(f'{{guardtok: 1, {QUIET}, sources: {{template: {{default: allow}}, "*": {{default: strip}}}}}}')
 
 
 def test_a_form_that_is_normal_already_is_the_token() -> None:
@@ -66,3 +67,15 @@ def test_a_token_swallows_no_white_space_out_of_another_s_token(form: str) -> No
     # What one source writes itself means what it means in the library.
     for text in (form + "<think>", "<think>" + form):
         assert guard.encode(text, source="user").ids == tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_a_token_is_found_between_many_cuts() -> None:
+    """What is stripped beside it, with U+FFFD in some gaps, moves it; marks would unmake it."""
+    tokenizer = build("byte-level under NFC", AddedToken("<T>", normalized=True), AddedToken("<x>", normalized=True))
+    guard = Guard(STRIP, HfTokenizer(tokenizer), sinks=())
+    turn = Text("<T>", source="template") + Text("\u0338a<<x>b<x>", source="user")
+    out = guard.encode(Text("", source="user").join([turn] * 9))
+    token_id = tokenizer.token_to_id("<T>")
+    between = tokenizer.encode("\u0338a<\ufffdb", add_special_tokens=False).ids
+    assert out.ids == [token_id, *between] * 9
+    assert [source for id_, source in zip(out.ids, out.sources, strict=True) if id_ == token_id] == [{"template"}] * 9
