@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hf_tokenizers import build
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 
 from guardtok.adapters.hf import HfTokenizer
 from guardtok.errors import RefusedError
@@ -79,3 +79,38 @@ def test_a_token_is_found_between_many_cuts() -> None:
     between = tokenizer.encode("\u0338a<\ufffdb", add_special_tokens=False).ids
     assert out.ids == [token_id, *between] * 9
     assert [source for id_, source in zip(out.ids, out.sources, strict=True) if id_ == token_id] == [{"template"}] * 9
+
+
+@pytest.mark.parametrize(
+    ("kind", "normalizer", "form", "text"),
+    [
+        ("bert", None, "<turn>", "a <t\u00farn> b"),
+        ("bert", None, "<turn>", "a <tu\u0301rn> b"),
+        ("bert", None, "<turn>", "<turn\u0327>"),
+        ("byte-level under NFKC and lower case", None, "<\u00e9>", "a <E\u0301>"),
+        ("byte-level", normalizers.Replace("@", "<"), "<s>", "a @s>"),
+        ("byte-level", normalizers.Replace("~", ""), "<s>", "a <~~s>"),
+    ],
+)
+def test_a_stream_holds_back_what_the_normaliser_may_make_a_form_of(
+    kind: str, normalizer: object, form: str, text: str
+) -> None:
+    """An accent, a mark, a letter that no other fold would take for the form's own: however it is cut."""
+    tokenizer = build(kind, AddedToken(form, normalized=True))
+    tokenizer.normalizer = normalizer or tokenizer.normalizer
+    assert tokenizer.token_to_id(form) in tokenizer.encode(text).ids
+    guard = Guard(ESCAPE, HfTokenizer(tokenizer), sinks=())
+    whole = guard.sanitize(text, source="user").text
+    assert tokenizer.token_to_id(form) not in tokenizer.encode(whole).ids
+    for chunks in [(text[:cut], text[cut:]) for cut in range(len(text))] + [tuple(text)]:
+        stream = guard.stream(source="user")
+        assert "".join(map(stream.feed, chunks)) + stream.finish() == whole
+
+
+def test_a_stream_holds_no_more_back_than_what_may_become_a_form() -> None:
+    """Whole words go on at once, and so does what a form cannot go on from."""
+    tokenizer = build("bert", AddedToken("<turn>", normalized=True))
+    stream = Guard(ESCAPE, HfTokenizer(tokenizer), sinks=()).stream(source="user")
+    assert stream.feed("a word, \u00e9t\u00e9 ") == "a word, \u00e9t\u00e9 "
+    assert stream.feed("<t\u00fa") == ""
+    assert stream.feed("be> ") == "<t\u00fabe> "
