@@ -114,3 +114,16 @@ def test_a_stream_holds_no_more_back_than_what_may_become_a_form() -> None:
     assert stream.feed("a word, \u00e9t\u00e9 ") == "a word, \u00e9t\u00e9 "
     assert stream.feed("<t\u00fa") == ""
     assert stream.feed("be> ") == "<t\u00fabe> "
+
+
+@pytest.mark.parametrize("dropped", [0, 1, 5, 50, 5000])
+def test_a_form_over_a_seam_is_found_however_much_the_normaliser_drops_in_it(dropped: int) -> None:
+    """Two clean texts that together become a token are no clean text."""
+    tokenizer = build("byte-level", AddedToken("<s>", normalized=True))
+    tokenizer.normalizer = normalizers.Replace("~", "")
+    guard = Guard(ESCAPE, HfTokenizer(tokenizer), sinks=())
+    left, right = "x" * 400 + "<" + "~" * dropped, "~" * dropped + "s>" + "y" * 400
+    assert tokenizer.token_to_id("<s>") in tokenizer.encode(left + right).ids
+    joined = guard.sanitize(left, source="user") + guard.sanitize(right, source="user")
+    assert tokenizer.token_to_id("<s>") not in tokenizer.encode(joined.text).ids
+    assert joined.restore() == left + right
