@@ -35,6 +35,7 @@ class Rules:
         folding: Finds in normalised text the forms that the normaliser can make; None where it makes none.
         cores: These forms as they are in normalised text, decomposed (NFD), in the order of their code points.
         weak: Finds forms whose id is not reserved and that the model parses; None where there are none.
+        weak_ids: The ids of these forms.
         places: Whether the leftmost and longest match is not always the one that the library parses.
     """
 
@@ -44,6 +45,7 @@ class Rules:
     folding: AhoCorasick | None = field(repr=False)
     cores: tuple[str, ...] = field(repr=False)
     weak: AhoCorasick | None = field(repr=False)
+    weak_ids: tuple[int, ...] = field(repr=False)
     places: bool
 
     def find_folded(self, normal: str) -> list[Match]:
@@ -76,9 +78,12 @@ class Rules:
         index = bisect_left(self.cores, begun)
         return bool(begun) and index < len(self.cores) and self.cores[index].startswith(begun)
 
-    def is_weak(self, normal: str) -> bool:
-        """Whether normalised text holds a form that the model would parse and whose id proves nothing."""
-        return self.weak is not None and bool(self.weak.find_matches_as_indexes(normal))
+    def find_weak(self, normal: str) -> frozenset[int]:
+        """Return the ids of the forms in normalised text that the model would parse, and whose ids prove nothing."""
+        if self.weak is None:
+            return frozenset()
+        found = self.weak.find_matches_as_indexes(normal, overlapping=True)
+        return frozenset(self.weak_ids[index] for index, _, _ in found)
 
 
 def read_rules(tokenizer: Tokenizer | None, forms: Sequence[str]) -> Rules | None:
@@ -97,7 +102,7 @@ def read_rules(tokenizer: Tokenizer | None, forms: Sequence[str]) -> Rules | Non
     tokens = {index[token.form]: token for token in tokenizer.control_tokens if token.form in index}
     folds = [(index[form], core) for form, core in tokenizer.folds.items() if form in index]
     weak = [
-        token.form
+        token
         for token in tokenizer.control_tokens
         if token.kind is not TokenClass.CONTROL
         and token.id in list(tokenizer.encode_ordinary(token.form, at_start=True))
@@ -108,7 +113,8 @@ def read_rules(tokenizer: Tokenizer | None, forms: Sequence[str]) -> Rules | Non
         folded=tuple(number for number, _ in folds),
         folding=AhoCorasick([core for _, core in folds], MatchKind.Standard) if folds else None,
         cores=tuple(sorted(unicodedata.normalize("NFD", core) for _, core in folds)),
-        weak=AhoCorasick(weak, MatchKind.Standard) if weak else None,
+        weak=AhoCorasick([token.form for token in weak], MatchKind.Standard) if weak else None,
+        weak_ids=tuple(token.id for token in weak),
         places=tokenizer.ruled or bool(folds),
     )
 

@@ -93,7 +93,7 @@ def test_a_token_is_found_between_many_cuts() -> None:
     ],
 )
 def test_a_stream_holds_back_what_the_normaliser_may_make_a_form_of(
-    kind: str, normalizer: object, form: str, text: str
+    kind: str, normalizer: normalizers.Normalizer | None, form: str, text: str
 ) -> None:
     """An accent, a mark, a letter that no other fold would take for the form's own: however it is cut."""
     tokenizer = build(kind, AddedToken(form, normalized=True))
@@ -127,3 +127,17 @@ def test_a_form_over_a_seam_is_found_however_much_the_normaliser_drops_in_it(dro
     joined = guard.sanitize(left, source="user") + guard.sanitize(right, source="user")
     assert tokenizer.token_to_id("<s>") not in tokenizer.encode(joined.text).ids
     assert joined.restore() == left + right
+
+
+def test_who_may_write_the_unknown_token_has_it_as_the_library_does() -> None:
+    """Here the model makes it, for a word stands beside it; for anybody else it is cut apart."""
+    tokenizer = build("unigram, never", AddedToken("<unk>", single_word=True))
+    ids = tokenizer.encode("a<unk>", add_special_tokens=False).ids
+    assert ids[-1] == tokenizer.token_to_id("<unk>")
+    wrapped = HfTokenizer(tokenizer)
+    assert Guard(ALLOW, wrapped, sinks=()).encode("a<unk>", source="user").ids == ids
+    guard = Guard(ESCAPE, wrapped, sinks=())
+    assert guard.encode("a<unk>", source="template").ids == ids
+    assert ids[-1] not in guard.encode("a<unk>", source="user").ids
+    both = Text("a", source="user") + Text("<unk>", source="template")
+    assert guard.encode(both).ids == ids
