@@ -187,13 +187,10 @@ def encode_run(  # noqa: PLR0913 - what is known of the run
         ids = _call(partial(rules.tokenizer.encode_normalized, text, at_start=at_start, inside=False), text, tokenizer)
     else:
         ids = _call(partial(tokenizer.encode_ordinary, text, at_start=at_start), text, tokenizer)
-    weak = (
-        rules is not None
-        and rules.weak is not None
-        and rules.is_weak(text if normalized else rules.tokenizer.normalize(text))
-    )
     leaked = _leaked(ids, ruleset.reserved)
-    if not weak and (not leaked or (may_make is not None and may_make(leaked))):
+    if rules is not None and rules.weak is not None:
+        leaked |= rules.find_weak(text if normalized else rules.tokenizer.normalize(text))
+    if not leaked or (may_make is not None and may_make(leaked)):
         return ids
     ids = _join(_encode_parts(text, tokenizer, ruleset, at_start=at_start, normalized=normalized))
     leaked = _leaked(ids, ruleset.reserved)

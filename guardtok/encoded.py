@@ -156,35 +156,6 @@ class Live:
         return "".join(text if token_id is None else f"⟦{text}⟧" for text, token_id in spelled)
 
 
-class _Clean(NamedTuple):
-    """The same of one source's text in which nothing was found; a tuple, for most texts are such and it is quick."""
-
-    size: int
-    text: str
-    source: str
-    ruleset: Ruleset
-
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """The stretches of the output."""
-        return (Piece(self.text, ((0, 0),), None),)
-
-    @property
-    def violations(self) -> tuple[Violation, ...]:
-        """What the policy did not allow."""
-        return ()
-
-    @property
-    def sources(self) -> tuple[frozenset[str], ...]:
-        """For each id, who wrote it."""
-        return (frozenset((self.source,)),) * self.size
-
-    @property
-    def display(self) -> str:
-        """The output for eyes."""
-        return defuse(self.text, self.ruleset)
-
-
 class Clean(NamedTuple):
     """The same of one source's text in which nothing was found; a tuple, for most texts are such and it is quick."""
 

@@ -8,7 +8,7 @@ would let it, the token stays.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -45,6 +45,9 @@ class _Placer:
         self._rules = rules
         self._forms = ruleset.forms
         self._reader = Reader(intake.text, decided.cuts, ruleset)
+        # Parts that one source wrote one after another are one stretch, however it was cut.
+        changes = [run.start for last, run in pairwise(intake.runs) if last.source != run.source]
+        self._borders = [0, *changes, len(intake.text)]
         cuts = [cut.start for cut in decided.cuts]
         # A cut can reach into a match only where one source may write one form and must lose another.
         self._candidates = [
@@ -52,11 +55,13 @@ class _Placer:
             for match in decided.candidates
             if not (place := bisect_right(cuts, match[2] - 1)) or decided.cuts[place - 1].end <= match[1]
         ]
+        self._later = [match for match in self._candidates if rules.tokens[match[0]].normalized]
+        self._held = dict(self._find_held(self._later))
 
     def pieces(self) -> Iterator[Piece]:
         last = 0
         first_pass = list(self._first_pass())
-        later = [match for match in self._candidates if self._rules.tokens[match[0]].normalized]
+        later = self._later
         starts = [start for _, start, _ in later]
         for match, follows in pairwise([*first_pass, None]):
             if match is None:
@@ -93,15 +98,29 @@ class _Placer:
 
     def _left(self, form: int, start: int, limit: int) -> int:
         if self._rules.tokens[form].lstrip:
-            while start > limit and self._text[start - 1] in WHITE_SPACE:
+            source = self._source(start)
+            while start > limit and self._may_swallow(start - 1, source):
                 start -= 1
         return start
 
     def _right(self, form: int, end: int, limit: int) -> int:
         if self._rules.tokens[form].rstrip:
-            while end < limit and self._text[end] in WHITE_SPACE:
+            source = self._source(end - 1)
+            while end < limit and self._may_swallow(end, source):
                 end += 1
         return end
+
+    def _may_swallow(self, place: int, source: str) -> bool:
+        """Whether a token of this source takes a character with it: white space, and no part of another's token."""
+        return self._text[place] in WHITE_SPACE and self._held.get(place, source) == source
+
+    def _find_held(self, matches: Sequence[Match]) -> Iterator[tuple[int, str]]:
+        """Yield each white space that is part of a token, and who wrote the token."""
+        blank = {form for form in {match[0] for match in matches} if not WHITE_SPACE.isdisjoint(self._forms[form].text)}
+        for form, start, end in matches if blank else ():
+            if form in blank:
+                source = self._source(start)
+                yield from ((place, source) for place in range(start, end) if self._text[place] in WHITE_SPACE)
 
     def _stretch(self, low: int, high: int, matches: Sequence[Match]) -> Iterator[Piece]:
         """Yield what becomes of the text between two tokens of the first pass."""
@@ -121,7 +140,7 @@ class _Placer:
         normal, spans = self._rules.tokenizer.align(run.text)
         origins = [_origin(run, low) for low, _ in spans]
         found = self._choose(self._locate(normal, run, spans, matches), normal, origins)
-        staying = list(self._find_staying(run, _outside(matches, [each.match for each in found])))
+        staying = list(self._find_staying(run, matches, {each.match for each in found}))
         if staying:
             # A neighbour would unmake these, so nothing is normalised over their borders.
             yield from self._split(run, staying, matches)
@@ -142,9 +161,10 @@ class _Placer:
     def _split(self, run: Piece, tokens: Sequence[Match], matches: Sequence[Match]) -> Iterator[Piece]:
         """Yield the tokens, and what becomes of the text between them."""
         rest = _outside(matches, tokens)
+        places = _places(run)
         last = index = 0
         for form, start, end in tokens:
-            low = _position(run, start)
+            low = _position(places, start)
             before = index
             while index < len(rest) and rest[index][1] < start:
                 index += 1
@@ -218,23 +238,25 @@ class _Placer:
             for place in beside
         )
 
-    def _find_staying(self, run: Piece, matches: Sequence[Match]) -> Iterator[Match]:
-        """Yield the matches that are tokens as their own source wrote them, whatever its neighbours make of them."""
+    def _find_staying(self, run: Piece, matches: Sequence[Match], found: set[Match]) -> Iterator[Match]:
+        """Yield the matches that are tokens as their own source wrote them and that its neighbours would unmake."""
         by_source: dict[int, list[Match]] = {}
         for match in matches:
             if self._text[match[1] : match[2]] == self._forms[match[0]].text:
-                by_source.setdefault(self._intake.run_at(match[1]), []).append(match)
+                by_source.setdefault(bisect_right(self._borders, match[1]), []).append(match)
+        places = _places(run)
         for index, own in by_source.items():
-            written = self._intake.runs[index]
-            low = max(_position(run, own[0][1]) - (own[0][1] - written.start), 0)
-            high = min(_position(run, own[-1][2] - 1) + written.end - own[-1][2] + 1, len(run.text))
+            if found.issuperset(own):
+                continue
+            start, end = self._borders[index - 1], self._borders[index]
+            low = max(_position(places, own[0][1]) - (own[0][1] - start), 0)
+            high = min(_position(places, own[-1][2] - 1) + end - own[-1][2] + 1, len(run.text))
             alone = _slice(run, low, high)
             if len(alone.text) < len(run.text):
                 normal, spans = self._rules.tokenizer.align(alone.text)
                 origins = [_origin(alone, place) for place, _ in spans]
-                yield from (
-                    each.match for each in self._choose(self._locate(normal, alone, spans, own), normal, origins)
-                )
+                chosen = self._choose(self._locate(normal, alone, spans, own), normal, origins)
+                yield from (each.match for each in chosen if each.match not in found)
 
 
 def _outside(matches: Sequence[Match], tokens: Sequence[Match]) -> list[Match]:
@@ -254,18 +276,21 @@ def _origin(piece: Piece, position: int) -> int:
     return origin + position - at if origin >= 0 else -1
 
 
-def _position(piece: Piece, origin: int) -> int:
+def _places(piece: Piece) -> list[tuple[int, int]]:
+    """Return for each stretch of a piece where it came from, and where it is there; what was put in is left out."""
+    return [(origin, at) for at, origin in piece.origins if origin >= 0]
+
+
+def _position(places: Sequence[tuple[int, int]], origin: int) -> int:
     """Return where in a piece the character is that came from `origin`; it was not cut."""
-    # Where something was put in, its -1 stands between places that ascend.
-    index = len(piece.origins) - 1
-    while not 0 <= piece.origins[index][1] <= origin:
-        index -= 1
-    at, place = piece.origins[index]
+    place, at = places[bisect_right(places, origin, key=_at) - 1]
     return at + origin - place
 
 
 def _slice(piece: Piece, low: int, high: int) -> Piece:
-    inside = [(at - low, origin) for at, origin in piece.origins if low < at < high]
+    first = bisect_right(piece.origins, low, key=_at)
+    last = bisect_left(piece.origins, high, key=_at)
+    inside = [(at - low, origin) for at, origin in piece.origins[first:last]]
     return Piece(piece.text[low:high], ((0, _origin(piece, low)), *inside), None)
 
 

@@ -6,6 +6,8 @@ as the form itself, so the automaton here looks for forms in the normalised text
 
 from __future__ import annotations
 
+import unicodedata
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -31,7 +33,9 @@ class Rules:
         tokens: By index of a form, its control token.
         folded: The indices of the forms that `folding` finds.
         folding: Finds in normalised text the forms that the normaliser can make; None where it makes none.
+        cores: These forms as they are in normalised text, decomposed (NFD), in the order of their code points.
         weak: Finds forms whose id is not reserved and that the model parses; None where there are none.
+        weak_ids: The ids of these forms.
         places: Whether the leftmost and longest match is not always the one that the library parses.
     """
 
@@ -39,7 +43,9 @@ class Rules:
     tokens: Mapping[int, ControlToken] = field(repr=False)
     folded: tuple[int, ...] = field(repr=False)
     folding: AhoCorasick | None = field(repr=False)
+    cores: tuple[str, ...] = field(repr=False)
     weak: AhoCorasick | None = field(repr=False)
+    weak_ids: tuple[int, ...] = field(repr=False)
     places: bool
 
     def find_folded(self, normal: str) -> list[Match]:
@@ -49,9 +55,35 @@ class Rules:
         found = self.folding.find_matches_as_indexes(normal, overlapping=True)
         return [(self.folded[index], start, end) for index, start, end in found]
 
-    def is_weak(self, normal: str) -> bool:
-        """Whether normalised text holds a form that the model would parse and whose id proves nothing."""
-        return self.weak is not None and bool(self.weak.find_matches_as_indexes(normal))
+    def find_open(self, text: str) -> int:
+        """Return where a form begins that the normaliser may make of a text and of what follows it, or its length.
+
+        A form that is whole is open too: a mark that follows belongs to its last character, or unmakes it. What a
+        `Replace` of several characters makes of a text that breaks off inside them is not foreseen.
+
+        Raises:
+            TokenizerError: The tokenizer failed.
+        """
+        normal = self.tokenizer.normalize(text)
+        for place in range(max(0, len(normal) - max(map(len, self.cores), default=0)), len(normal)):
+            if self._may_grow(normal[place:]):
+                return self.tokenizer.align(text).spans[place][0]
+        return len(text)
+
+    def _may_grow(self, normal: str) -> bool:
+        """Whether a form may begin with this, but for marks at its end, which can still be composed otherwise."""
+        begun = unicodedata.normalize("NFD", normal)
+        while begun and unicodedata.combining(begun[-1]):
+            begun = begun[:-1]
+        index = bisect_left(self.cores, begun)
+        return bool(begun) and index < len(self.cores) and self.cores[index].startswith(begun)
+
+    def find_weak(self, normal: str) -> frozenset[int]:
+        """Return the ids of the forms in normalised text that the model would parse, and whose ids prove nothing."""
+        if self.weak is None:
+            return frozenset()
+        found = self.weak.find_matches_as_indexes(normal, overlapping=True)
+        return frozenset(self.weak_ids[index] for index, _, _ in found)
 
 
 def read_rules(tokenizer: Tokenizer | None, forms: Sequence[str]) -> Rules | None:
@@ -70,7 +102,7 @@ def read_rules(tokenizer: Tokenizer | None, forms: Sequence[str]) -> Rules | Non
     tokens = {index[token.form]: token for token in tokenizer.control_tokens if token.form in index}
     folds = [(index[form], core) for form, core in tokenizer.folds.items() if form in index]
     weak = [
-        token.form
+        token
         for token in tokenizer.control_tokens
         if token.kind is not TokenClass.CONTROL
         and token.id in list(tokenizer.encode_ordinary(token.form, at_start=True))
@@ -80,7 +112,9 @@ def read_rules(tokenizer: Tokenizer | None, forms: Sequence[str]) -> Rules | Non
         tokens=MappingProxyType(tokens),
         folded=tuple(number for number, _ in folds),
         folding=AhoCorasick([core for _, core in folds], MatchKind.Standard) if folds else None,
-        weak=AhoCorasick(weak, MatchKind.Standard) if weak else None,
+        cores=tuple(sorted(unicodedata.normalize("NFD", core) for _, core in folds)),
+        weak=AhoCorasick([token.form for token in weak], MatchKind.Standard) if weak else None,
+        weak_ids=tuple(token.id for token in weak),
         places=tokenizer.ruled or bool(folds),
     )
 

@@ -157,9 +157,9 @@ class Sanitized:
         first = self._reports[0]
         watched = any(run.source in first.ruleset.watched for run in (*self.runs, *other.runs))
         reach = longest_disguise(first.ruleset) if watched else max(0, first.ruleset.longest - 1)
-        begin = max(0, len(self.text) - reach)
+        begin = max(0, len(self.text) - _reach(self.text, reach, first.ruleset, at_end=True))
         seam = len(self.text) - begin
-        text = self.text[begin:] + other.text[:reach]
+        text = self.text[begin:] + other.text[: _reach(other.text, reach, first.ruleset, at_end=False)]
         left = _relabel(self, begin, len(self.text)).runs
         right = _relabel(other, 0, len(text) - seam).runs
         report = self._decide_seam(text, (*left, *(_moved(run, seam) for run in right)), seam)
@@ -275,6 +275,22 @@ def _verify(sanitized: Sanitized, ruleset: Ruleset) -> None:
     decided = add_lookalikes(decide(matches, intake, ruleset), matches, intake, ruleset)
     if decided.breaks or decided.cuts or decided.refused:
         raise VerificationError(_STILL_THERE)
+
+
+def _reach(text: str, least: int, ruleset: Ruleset, *, at_end: bool) -> int:
+    """Return how far into a text a form may reach that goes over its end, or over its beginning.
+
+    Where a normaliser drops characters that is as far as there are twice as many others as a form has: what it puts
+    before every text is among them.
+    """
+    rules = ruleset.rules
+    if rules is None or rules.folding is None:
+        return least
+    reach = max(least, 1)
+    enough = 2 * max(map(len, rules.cores))
+    while reach < len(text) and len(rules.tokenizer.normalize(text[-reach:] if at_end else text[:reach])) < enough:
+        reach *= 2
+    return reach
 
 
 def _repairs(original: str, text: str) -> Iterator[Edit]:

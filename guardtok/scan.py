@@ -33,9 +33,12 @@ def scan(intake: Intake, ruleset: Ruleset) -> list[Match]:
 def _find_folded(text: str, rules: Rules) -> list[Match]:
     """Return the forms that the tokenizer's own normaliser makes of characters that do not spell them."""
     normal = rules.tokenizer.normalize(text)
-    found = rules.find_folded(normal) if normal != text else []
+    found = rules.find_folded(normal)
     if not found:
         return []
+    if normal == text:
+        # What is normal already can still be no spelling of the form: `<t>`, where `<T>` was added and case is folded.
+        return [match for match in found if text[match[1] : match[2]] != rules.tokens[match[0]].form]
     _, spans = rules.tokenizer.align(text)
     matches: list[Match] = []
     for form, low, high in found:

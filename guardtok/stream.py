@@ -58,9 +58,9 @@ class Stream:
         self._beginnings = beginnings
         self._source = source
         self._longest = longest_disguise(ruleset)
-        # What the tokenizer's normaliser makes into a form begins, nearly always, as a disguise does.
-        folds = ruleset.rules is not None and ruleset.rules.folding is not None
-        self._lookout = ruleset.lookout if folds or source in ruleset.watched else None
+        self._lookout = ruleset.lookout if source in ruleset.watched else None
+        # The tokenizer's rules, if its normaliser can make a form of characters that do not begin one.
+        self._folds = ruleset.rules if ruleset.rules is not None and ruleset.rules.folding is not None else None
         self._key = key
         self._request_id = request_id
         self._emit = emit
@@ -182,6 +182,7 @@ class Stream:
             and chunk.isascii()
             and not (self._half or self._allowed or self._reaching or self._breaks)
             and self._hash is None
+            and self._folds is None
             and self._taken + len(chunk) <= self._policy.limits.max_chars
             and not self._beginnings.occur(chunk, 0, len(chunk), self._lookout)
         )
@@ -258,6 +259,8 @@ class Stream:
         if self._lookout is not None:
             first = max(front, len(buffer) - self._longest)
             stop = self._beginnings.find_open_disguise(buffer, first, stop, self._lookout)
+        if self._folds is not None:
+            stop = min(stop, front + self._folds.find_open(buffer[front:]))
         # What is held back is read again when it has grown by a fourth, so that feeding single characters stays linear.
         self._wait = stop + (len(buffer) - stop) * 5 // 4
         return stop
@@ -293,6 +296,8 @@ class Stream:
     def _may_match(self, stop: int) -> bool:
         """Whether a match could begin between the front and a position."""
         buffer, front = self._buffer, self._front
+        if self._folds is not None:
+            return True
         if len(buffer) - front < self._beginnings.shortest and buffer.isascii():
             return False
         return self._beginnings.occur(buffer, front, stop, self._lookout)
