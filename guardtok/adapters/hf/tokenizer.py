@@ -117,7 +117,7 @@ class HfTokenizer:
     def _set_custom(self, custom: Mapping[str, int]) -> None:
         own = {token.form: token.id for token in self._own}
         custom = {form: id_ for form, id_ in custom.items() if own.get(form) != id_}
-        self._forms.refuse_collisions(own, custom, self._name, self._n_vocab)
+        self._forms.refuse_collisions(own, custom, self._n_vocab)
         self._custom = dict(custom)
         added = [ControlToken(form, id_, role_of(form, id_)) for form, id_ in custom.items()]
         self._added_tokens = tuple(sorted([*self._own, *added], key=_order))
