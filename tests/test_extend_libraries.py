@@ -18,6 +18,7 @@ from strategies import APART, PIECEWISE, encoding
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from guardtok import Guard, extend
+from guardtok.adapters.hf import HfTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.added_tokens import add_tokens, is_huggingface
 from guardtok.encodings import load_tokenizer
@@ -356,3 +357,14 @@ def test_a_slot_that_is_not_in_use_can_be_taken() -> None:
     """In either kind of object."""
     for base in (with_slot(), fast()):
         assert extend(base, ["<|tool|>"], "reserved").extension.tokens[0].replaces == SLOT
+
+
+def test_a_bound_tokenizer_of_the_library_is_a_base() -> None:
+    """It gives what the library's own object gives. What guardtok alone knows of it would be lost, and is refused."""
+    bound = HfTokenizer(with_slot())
+    made = extend(bound, ["<|tool|>"])
+    assert made.extension == extend(with_slot(), ["<|tool|>"]).extension
+    assert made.encoding.encode("a<|tool|>").ids == [0, 3]
+    for other in (bound.with_custom_tokens({"<|mine|>": 9}), bound.with_text_tokens(["<|end|>"])):
+        with pytest.raises(TokenizerError, match="knows nothing of them"):
+            extend(other, ["<|tool|>"])

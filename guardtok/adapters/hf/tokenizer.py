@@ -263,6 +263,18 @@ class HfTokenizer:
         made._set_custom({**self._custom, **ids})  # noqa: SLF001 - a copy of this one
         return made
 
+    def to_library(self) -> tokenizers.Tokenizer:
+        """Return the library's own tokenizer, a new object: it parses every token that it finds in a text.
+
+        Raises:
+            TokenizerError: This one has custom or text tokens, of which the library's knows nothing.
+        """
+        if self._custom or self._text_tokens:
+            what = "custom tokens" if self._custom else "added tokens that are text here"
+            raise TokenizerError(f"{self._name} has {what}, and its library knows nothing of them. Use it without.")
+        made: tokenizers.Tokenizer = library().Tokenizer.from_str(self._document.text)
+        return made
+
     def with_text_tokens(self, forms: Iterable[str]) -> HfTokenizer:
         """Return a tokenizer for which these added tokens are text; this one stays as it is.
 
