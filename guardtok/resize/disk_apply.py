@@ -48,8 +48,8 @@ class DirectoryReceipt:
         plan: The plan's fingerprint.
         out: The new directory.
         rows: How many rows the vocabulary had and has.
-        old_rows_sha256: For each table of the vocabulary, by name, SHA-256 over the old rows that stayed: as they
-            were read, and as they were read back.
+        old_rows_sha256: For each table of the vocabulary, by name, SHA-256 over the old rows that stayed, as they
+            read back from the new file, which was compared with the old one byte for byte.
         new_rows_sha256: The same over the new rows, overwritten ones first.
         kl_certified: KL(old ‖ new) is at most so many nats for every input, in real arithmetic; None where nothing is
             proven. Rounding to the tables' type comes on top.
