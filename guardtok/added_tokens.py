@@ -74,6 +74,9 @@ def add_tokens(tokenizer: Any, placed: Sequence[Placed]) -> Any:  # noqa: ANN401
     if problems:
         raise ExtensionError(problems)
     text = _call("write it out", backend.to_str)
+    problems = list(_in_use(tokenizer, json.loads(text), placed))
+    if problems:
+        raise ExtensionError(problems)
     made, problems = _make(text, backend, placed, pinned=False)
     if problems:
         made, problems = _make(text, backend, placed, pinned=True)
@@ -98,6 +101,38 @@ def _spelled_alike(vocab: Mapping[str, int], placed: Sequence[Placed]) -> Iterat
         if vocab.get(token.form, token.id) != token.id:
             fact = f"The model's vocabulary spells its ordinary token {vocab[token.form]} so."
             yield Finding("form-taken", Severity.ERROR, shown(token.form), fact, "Spell the token differently.")
+
+
+def _in_use(tokenizer: Any, tree: Mapping[str, Any], placed: Sequence[Placed]) -> Iterator[Finding]:  # noqa: ANN401 - as above
+    """Yield the new tokens whose reserved slot is somebody's, though its name is only a number.
+
+    A post-processor may write it around every text, a setting may name it as the padding, a chat template may hold it.
+    The id would then mean two things.
+    """
+    said = {key: value for key, value in tree.items() if key not in {"added_tokens", "model"}}
+    said |= {key: value for key, value in tree["model"].items() if key not in {"vocab", "merges"}}
+    said["special tokens"] = getattr(tokenizer, "special_tokens_map", None)
+    said["chat template"] = getattr(tokenizer, "chat_template", None)
+    for token in placed:
+        where = [] if token.replaces is None else [key for key, value in said.items() if _names(value, token.replaces)]
+        if where:
+            fact = f"The slot {shown(token.replaces or '')} is in use: the tokenizer's {where[0]} names it."
+            mend = "Give the token another id, or take the slot's name out there."
+            yield Finding("slot-in-use", Severity.ERROR, shown(token.form), fact, mend)
+
+
+def _names(value: object, form: str) -> bool:
+    """Return whether a form stands in a JSON value."""
+    match value:
+        case str():
+            return form in value
+        case list() | tuple():
+            return any(_names(each, form) for each in value)
+        case dict():
+            return any(_names(key, form) or _names(each, form) for key, each in value.items())
+        case _:
+            # An `AddedToken` is no JSON, and says what it spells.
+            return form in str(getattr(value, "content", ""))
 
 
 def _backend(tokenizer: Any) -> Any:  # noqa: ANN401 - as above

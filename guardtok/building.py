@@ -43,6 +43,10 @@ def resolve(base: object, load: Callable[[Any], Tokenizer]) -> tuple[Any, Tokeni
         base = read_tokenizer_file(path / _FILE if path.is_dir() else path)
     if is_huggingface(base):
         return base, tokenizer
+    from guardtok.adapters.hf import HfTokenizer
+
+    if isinstance(base, HfTokenizer):
+        return base.to_library(), tokenizer
     raise TokenizerError(
         f"A {type(base).__name__} cannot be extended. Give a tiktoken.Encoding, a tokenizers.Tokenizer, a fast "
         "tokenizer of transformers, or a name or path that leads to one."

@@ -20,11 +20,13 @@ from guardtok.extension import Extension, NewToken, Placement
 from guardtok.finding import Finding, Report, Severity
 from guardtok.placing import MAX_FORM_CHARS, MAX_ID, MAX_TOKENS, place
 from guardtok.violation import visible
+from guardtok.vocabularies import VOCABULARIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from guardtok.extended import Extended
+    from guardtok.placing import Placed
     from guardtok.tokenizer import Tokenizer
 
 SUFFIX = ".extension.json"
@@ -37,6 +39,9 @@ _CHAINED = "The base of a manifest is no extension itself. Extend the first base
 
 _Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 _Fingerprint = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+"""As `extend` takes it. A file's name is made of it, and it is printed."""
+
 _Form = Annotated[str, Field(min_length=1, max_length=MAX_FORM_CHARS)]
 
 
@@ -69,7 +74,7 @@ class _Finding(_Model):
 
 class _Manifest(_Model):
     guardtok_extension: Literal[1]
-    name: Annotated[str, Field(min_length=1, max_length=256)]
+    name: _Name
     base: _Base
     tokens: Annotated[list[_Token], Field(max_length=MAX_TOKENS)]
     rows: _Id
@@ -190,6 +195,11 @@ def load_manifest(data: bytes, path: Path, load: Callable[[Any], Tokenizer]) -> 
         placed = place(tokenizer, [token.form for token in extension.tokens], ids, replace=True)
     except ExtensionError as error:
         raise VocabularyError(f"{shown} names tokens that its base cannot take:\n{error}") from None
+    if extension.name in {tokenizer.name, *VOCABULARIES} or not _follows(extension, tokenizer, placed):
+        raise VocabularyError(
+            f"{shown} says of its tokens what does not follow from them and from the base: a name that is another "
+            "vocabulary's, rows, placements or pieces. It was changed by hand. Extend the base anew."
+        )
     made = load(build(library, tokenizer, placed, extension.name))
     if made.fingerprint != extension.fingerprint:
         raise VocabularyError(
@@ -197,6 +207,22 @@ def load_manifest(data: bytes, path: Path, load: Callable[[Any], Tokenizer]) -> 
             "changed, or the library reads it otherwise now. Extend the base anew."
         )
     return made
+
+
+def _follows(extension: Extension, base: Tokenizer, placed: Sequence[Placed]) -> bool:
+    """Return whether what a model is resized for is what the base and the tokens' ids make."""
+    tokens = tuple(
+        NewToken(
+            each.form,
+            each.id,
+            each.placement,
+            tuple(map(int, base.encode_ordinary(each.form, at_start=False))),
+            each.replaces,
+        )
+        for each in placed
+    )
+    rows = max([base.n_vocab, *(each.id + 1 for each in placed)])
+    return (tokens, base.n_vocab, rows) == (extension.tokens, extension.base_rows, extension.rows)
 
 
 def _token(token: NewToken) -> dict[str, Any]:

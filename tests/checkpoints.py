@@ -79,12 +79,14 @@ def write(
     return folder
 
 
-def extension(
-    *ids: int, base: int = ROWS, rows: int | None = None, placement: Placement = Placement.APPEND
-) -> Extension:
-    """Return an extension with a token for each id."""
+def extension(*ids: int, base: int = ROWS, rows: int | None = None, placement: Placement | None = None) -> Extension:
+    """Return an extension with a token for each id, in a gap where it is below the base's rows and nothing is said."""
+
+    def placed(token_id: int) -> Placement:
+        return placement or (Placement.GAP if token_id < base else Placement.APPEND)
+
     tokens = tuple(
-        NewToken(f"<|new_{token_id}|>", token_id, placement, (1 + turn, 2 + turn, 3))
+        NewToken(f"<|new_{token_id}|>", token_id, placed(token_id), (1 + turn, 2 + turn, 3))
         for turn, token_id in enumerate(ids)
     )
     return Extension("extended", "base", tokens, base, rows or max((base, *(each + 1 for each in ids))), "", "")

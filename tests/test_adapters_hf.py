@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from guardtok.adapters.hf import HfTokenizer
 from guardtok.encodings import load_tokenizer
-from guardtok.errors import PolicyError, RefusedError, TokenizerError, VocabularyError
+from guardtok.errors import ExtensionError, PolicyError, RefusedError, TokenizerError, VocabularyError
 from guardtok.guard import Guard
 from guardtok.policy import parse_policy
 from guardtok.text import Text
@@ -183,12 +183,24 @@ def test_it_is_what_the_protocol_asks_for(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "id_"), [("<think>", 5000), ("<new>", 3), ("", 5000), ("\ud800", 5000), ("<new>", -1), ("<new>", 2**32)]
+    ("form", "id_", "code"),
+    [
+        ("<think>", 5000, "form-taken"),
+        ("<new>", 3, "id-taken"),
+        ("", 5000, "form-invalid"),
+        (" ", 5000, "form-invalid"),
+        ("x" * 257, 5000, "form-invalid"),
+        ("\ud800", 5000, "form-invalid"),
+        ("<new>", -1, "id-invalid"),
+        ("<new>", 2**32, "id-invalid"),
+        ("<new>", True, "id-invalid"),
+    ],
 )
-def test_a_custom_token_means_one_thing(form: str, id_: int) -> None:
-    """A form or an id that is taken, or is none, is refused."""
-    with pytest.raises(TokenizerError, match="custom token"):
+def test_a_custom_token_means_one_thing(form: str, id_: int, code: str) -> None:
+    """A form or an id that is taken, or is none, is refused, by the rules that hold for every library."""
+    with pytest.raises(ExtensionError) as caught:
         HfTokenizer(build("byte-level", AddedToken("<think>"))).with_custom_tokens({form: id_})
+    assert [finding.code for finding in caught.value.findings] == [code]
 
 
 def test_the_model_s_own_id_of_a_custom_token_is_reserved_too() -> None:

@@ -428,10 +428,10 @@ def test_a_disk_that_gives_back_other_bytes_is_noticed(tmp_path: Path, monkeypat
     size = (old / "model.safetensors").stat().st_size
     for at in (size - 300, size - 30, size + 40):
 
-        def flip(file: Any, *rest: Any, at: int = at) -> None:  # noqa: ANN401
+        def flip(shard: Any, source: Any, file: Any, *rest: Any, at: int = at) -> None:  # noqa: ANN401
             byte = os.pread(file.fileno(), 1, at)
             os.pwrite(file.fileno(), bytes([byte[0] ^ 1]), at)
-            read_back(file, *rest)
+            read_back(shard, source, file, *rest)
 
         monkeypatch.setattr(shard_writer, "_read_back", flip)
         with pytest.raises(VerificationError, match="reads back otherwise"):
@@ -470,7 +470,7 @@ sys.path.insert(0, sys.argv[1])
 import guardtok
 from checkpoints import extension, ROWS
 from guardtok.resize import row_bytes
-row_bytes.CHUNK = 4096
+row_bytes.CHUNK = 512
 print("ready", flush=True)
 plan = guardtok.plan_resize_dir(sys.argv[2], extension(ROWS * 50, base=ROWS * 50))
 guardtok.apply_dir(plan, sys.argv[3])

@@ -150,14 +150,23 @@ def token(**values: Any) -> NewToken:  # noqa: ANN401
         ((token(), token(form="other")), "id-twice"),
         ((token(id=ROWS + 5),), "id-out-of-range"),
         ((token(id=-1),), "id-out-of-range"),
+        ((token(id=3),), "placement-wrong"),
         ((token(pieces=(ROWS,)),), "pieces-unknown"),
         ((token(pieces=(-1,)),), "pieces-unknown"),
     ],
 )
 def test_an_extension_that_does_not_fit_stops_the_plan(tmp_path: Path, tokens: tuple[NewToken, ...], code: str) -> None:
-    """Two tokens of one id, an id without a row, and pieces that the model does not have."""
+    """Two tokens of one id, an id without a row, one of the base's own, and pieces that the model does not have."""
     asked = dataclasses.replace(extension(ROWS), tokens=tokens)
     assert code in {each.code for each in plan(tmp_path, asked=asked).errors}
+
+
+def test_an_extension_with_fewer_rows_than_its_base_stops_the_plan(tmp_path: Path) -> None:
+    """Nobody made it; and what it calls its base is shown without what a terminal obeys."""
+    asked = dataclasses.replace(extension(ROWS), base="\x1b[31mbase", base_rows=ROWS + 9)
+    made = plan(tmp_path, asked=asked)
+    assert "rows-wrong" in {each.code for each in made.errors}
+    assert "\x1b" not in str(made)
 
 
 @pytest.mark.parametrize(

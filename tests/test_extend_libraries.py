@@ -15,9 +15,10 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import APART, PIECEWISE, encoding
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from guardtok import Guard, extend
+from guardtok.adapters.hf import HfTokenizer
 from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.added_tokens import add_tokens, is_huggingface
 from guardtok.encodings import load_tokenizer
@@ -30,6 +31,7 @@ from guardtok.placing import Placed
 from guardtok.vocabularies import EMBEDDED_PATTERN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 adapted = pytest.mark.skipif(
@@ -308,3 +310,61 @@ def test_a_tokenizer_json_is_a_base_and_its_manifest_a_tokenizer(tmp_path: Path)
         again = load_tokenizer(write_manifest(made, tmp_path, str(base)))
         assert again.fingerprint == made.extension.fingerprint
         assert again.control_tokens[-1].form == "<|tool|>"
+
+
+SLOT = "<|reserved_0|>"
+
+
+def with_slot() -> Tokenizer:
+    """Return a tokenizer with an end of text, 1, and a reserved slot, 2."""
+    made = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    made.add_special_tokens(["<|end|>", SLOT])
+    return made
+
+
+def begins_with_slot() -> Tokenizer:
+    """Return one that writes its slot in front of every text."""
+    made = with_slot()
+    made.post_processor = processors.TemplateProcessing(f"{SLOT} $A", None, [(SLOT, 2)])
+    return made
+
+
+def fast(**named: Any) -> Any:  # noqa: ANN401 - as above
+    """Return a tokenizer of transformers with these settings."""
+    made: Any = transformers.PreTrainedTokenizerFast
+    return made(tokenizer_object=with_slot(), **{"eos_token": "<|end|>", **named})
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        begins_with_slot,
+        lambda: fast(pad_token=SLOT),
+        lambda: fast(chat_template="{{ '" + SLOT + "' }}"),
+        lambda: fast(chat_template={"tools": SLOT}),
+    ],
+    ids=["post-processor", "padding", "template", "templates"],
+)
+def test_a_slot_that_is_in_use_is_nobodys_to_take(base: Callable[[], Any]) -> None:
+    """Its id would mean what it meant and the new token too: the template would write it, the padding would be lost."""
+    with pytest.raises(ExtensionError) as caught:
+        extend(base(), ["<|tool|>"], "reserved")
+    assert [finding.code for finding in caught.value.findings] == ["slot-in-use"]
+    assert SLOT not in str(caught.value)
+
+
+def test_a_slot_that_is_not_in_use_can_be_taken() -> None:
+    """In either kind of object."""
+    for base in (with_slot(), fast()):
+        assert extend(base, ["<|tool|>"], "reserved").extension.tokens[0].replaces == SLOT
+
+
+def test_a_bound_tokenizer_of_the_library_is_a_base() -> None:
+    """It gives what the library's own object gives. What guardtok alone knows of it would be lost, and is refused."""
+    bound = HfTokenizer(with_slot())
+    made = extend(bound, ["<|tool|>"])
+    assert made.extension == extend(with_slot(), ["<|tool|>"]).extension
+    assert made.encoding.encode("a<|tool|>").ids == [0, 3]
+    for other in (bound.with_custom_tokens({"<|mine|>": 9}), bound.with_text_tokens(["<|end|>"])):
+        with pytest.raises(TokenizerError, match="knows nothing of them"):
+            extend(other, ["<|tool|>"])

@@ -118,6 +118,15 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "id out of range": lambda tree: tree["tokens"][0].update(id=2**32),
     "key too many": lambda tree: tree.update(more=1),
     "key too few": lambda tree: tree.pop("rows"),
+    "name of another vocabulary": lambda tree: tree.update(name="gpt2"),
+    "name of its base": lambda tree: tree.update(name="guardtok"),
+    "name that leads elsewhere": lambda tree: tree.update(name="../mine"),
+    "name that a terminal obeys": lambda tree: tree.update(name="\x1b[31mmine"),
+    "more rows": lambda tree: tree.update(rows=2**32 - 1),
+    "more rows of the base": lambda tree: tree["base"].update(rows=tree["rows"]),
+    "placement": lambda tree: tree["tokens"][0].update(placement="present"),
+    "pieces": lambda tree: tree["tokens"][0].update(pieces=[1]),
+    "slot": lambda tree: tree["tokens"][0].update(replaces="<|evil|>"),
     "base an extension": lambda tree: tree["base"].update(tokenizer="mine.extension.json"),
 }
 
@@ -274,7 +283,7 @@ def test_the_page_shows_what_happens(
     vocab("gpt2")
     page = Path(__file__).parent.parent / "docs" / "extending.md"
     tried = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
-    assert (tried.failed, tried.attempted) == (0, 11)
+    assert (tried.failed, tried.attempted) == (0, 21)
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^\$ guardtok (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(commands) == 2

@@ -169,7 +169,7 @@ def _show(extended: Extended, files: Sequence[Path]) -> None:
     made = table("id", "form", "placement", "replaces")
     for token in extension.tokens:
         made.add_row(str(token.id), visible(token.form), token.placement.value, visible(token.replaces or ""))
-    click.echo(f"{extension.name}: {extension.rows:,} ids, {extension.base} has {extension.base_rows:,}")
+    click.echo(f"{extension.name}: {extension.rows:,} ids, {visible(extension.base)} has {extension.base_rows:,}")
     write(made, console())
     for finding in extended.report:
         click.echo(_line(finding))

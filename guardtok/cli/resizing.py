@@ -91,7 +91,8 @@ def plan(*, directory: str, output: Format, **asked: Any) -> None:  # noqa: ANN4
 def apply(*, directory: str, out: str, output: Format, **asked: Any) -> None:  # noqa: ANN401 - as above
     """Make a resized copy of the checkpoint DIR.
 
-    Old rows are copied as bytes, hashed, and read back. Files without a row for each token are linked, not copied.
+    Old rows are copied as bytes, and compared with what they were. Files without a row for each token are linked, not
+    copied.
 
     \b
     Example:

@@ -25,8 +25,8 @@ from guardtok.resize.disk_planning import READ, edited_files, plan_for
 from guardtok.resize.disk_verify import structure_findings
 from guardtok.resize.initial_rows import Initial
 from guardtok.resize.json_file import shown
-from guardtok.resize.row_bytes import KeptDigest, Pump, write_all
-from guardtok.resize.shard_writer import TensorProof, open_source, write_shard
+from guardtok.resize.row_bytes import Pump, Stretch, write_all
+from guardtok.resize.shard_writer import TensorProof, check_unchanged, open_source, write_shard
 from guardtok.resize.staging import staged, write_error
 from guardtok.resize.tensor_names import Role
 
@@ -48,8 +48,8 @@ class DirectoryReceipt:
         plan: The plan's fingerprint.
         out: The new directory.
         rows: How many rows the vocabulary had and has.
-        old_rows_sha256: For each table of the vocabulary, by name, SHA-256 over the old rows that stayed: as they
-            were read, and as they were read back.
+        old_rows_sha256: For each table of the vocabulary, by name, SHA-256 over the old rows that stayed, as they
+            read back from the new file, which was compared with the old one byte for byte.
         new_rows_sha256: The same over the new rows, overwritten ones first.
         kl_certified: KL(old ‖ new) is at most so many nats for every input, in real arithmetic; None where nothing is
             proven. Rounding to the tables' type comes on top.
@@ -193,14 +193,13 @@ def _fill(
     if wrong:
         raise VerificationError(f"What was made is not what was planned: {wrong[0]}")
     _still_there(checkpoint, plan)
-    edited = {edit.name for edit in plan.edits}
     # Head and bias must be blended alike, row by row; a mean over other rows would be another bound.
     bounds = {each.bound for each in proofs if each.bound is not None}
     return DirectoryReceipt(
         plan=plan.fingerprint,
         out=target,
         rows=plan.rows,
-        old_rows_sha256=tuple((each.name, each.kept) for each in proofs if each.name in edited),
+        old_rows_sha256=tuple((each.name, each.kept) for each in proofs),
         new_rows_sha256=tuple((each.name, each.made) for each in proofs if each.made is not None),
         kl_certified=max(bounds) if len(bounds) == 1 and plan.bounded else None,
         linked=tuple(linked),
@@ -233,13 +232,18 @@ def _copy(file: SourceFile, target: Path, pump: Pump) -> None:
         VerificationError: The copy reads back otherwise.
         OSError: The system refused to read or write.
     """
-    read, again = KeptDigest(1, ()), KeptDigest(1, ())
+    same = False
+
+    def compare() -> None:
+        nonlocal same
+        same = pump.same(Stretch(source, 0), Stretch(written, 0), file.size)
+
     with open_source(file) as source, FileIO(target, "x+") as written:
-        pump.move(source, file.size, (read,), written)
-        written.seek(0)
-        pump.flush(written, lambda: pump.move(written, file.size, (again,)))
-    if read.hexdigest() != again.hexdigest():
-        raise VerificationError(f"{shown(file.name)} was copied and reads back otherwise. Check the disk.")
+        pump.move(source, file.size, written)
+        pump.flush(written, compare)
+        if not same:
+            check_unchanged(file, source)
+            raise VerificationError(f"{shown(file.name)} was copied and reads back otherwise. Check the disk.")
 
 
 def _check_ties(plan: DirectoryPlan, proofs: list[TensorProof]) -> None:

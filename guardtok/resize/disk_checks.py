@@ -44,15 +44,21 @@ def extension_findings(extension: Extension, rows: int) -> Iterator[Finding]:
         if not 0 <= token.id < extension.rows:
             fact = f"Its id {token.id} is not below the {extension.rows} rows that the extension asks for."
             yield Finding("id-out-of-range", Severity.ERROR, where, fact, "Make the extension again.")
+        if token.placement is Placement.APPEND and token.id < extension.base_rows:
+            fact = f"It is said to be appended, and its id {token.id} is one of the base's {extension.base_rows}."
+            yield Finding("placement-wrong", Severity.ERROR, where, fact, "Make the extension again.")
         if any(not 0 <= each < rows for each in token.pieces):
             fact = f"It was spelled by an id that is no row of the model, which has {rows}."
             yield Finding("pieces-unknown", Severity.ERROR, where, fact, "Extend the tokenizer that the model has.")
         if token.placement is Placement.PRESENT and token.id >= rows:
             fact = f"The base has it as {token.id}, and the model has {rows} rows."
             yield Finding("rows-too-few", Severity.WARNING, where, fact, "It gets a row now, the mean of all others.")
+    if extension.rows < extension.base_rows:
+        fact = f"It has fewer rows, {extension.rows}, than its base, {extension.base_rows}."
+        yield Finding("rows-wrong", Severity.ERROR, "the extension", fact, "Make the extension again.")
     if rows < extension.base_rows:
         fact = f"The model has {rows} rows, and its tokenizer has ids up to {extension.base_rows - 1}."
-        yield Finding("rows-too-few", Severity.WARNING, extension.base, fact, "The missing rows are added too.")
+        yield Finding("rows-too-few", Severity.WARNING, shown(extension.base), fact, "The missing rows are added too.")
 
 
 def census_findings(census: Census, rows: int) -> Iterator[Finding]:

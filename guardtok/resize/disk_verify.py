@@ -19,7 +19,7 @@ from guardtok.finding import Finding, Severity
 from guardtok.resize.checkpoint import Checkpoint, Shard, SourceFile, open_checkpoint, read_bytes
 from guardtok.resize.disk_planning import edited_files, plan_for
 from guardtok.resize.json_file import shown
-from guardtok.resize.row_bytes import CHUNK, KeptDigest
+from guardtok.resize.row_bytes import CHUNK, Pump, Stretch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,18 +118,17 @@ def _compare_tensors(
     tokens = frozenset(each.id for each in plan.tokens)
     total = sum(tensor.size for _, tensor in before.tensors())
     done = 0
-    for shard, tensor in before.tensors():
-        if shown(tensor.name) in wrong:
-            continue
-        other, resized = there[tensor.name]
-        # The very same file needs no reading.
-        if not os.path.samestat(shard.file.path.stat(), other.file.path.stat()):
-            edit = edits.get(tensor.name)
-            digest, findings = _compare(shard, tensor, other, resized, edit, tokens)
-            yield tensor.name, None if edit is None else digest, findings
-        done += tensor.size
-        if progress is not None:
-            progress(done, total)
+    with Pump(lambda _: None) as pump:
+        for shard, tensor in before.tensors():
+            if shown(tensor.name) in wrong:
+                continue
+            other, resized = there[tensor.name]
+            # The very same file needs no reading.
+            if not os.path.samestat(shard.file.path.stat(), other.file.path.stat()):
+                yield tensor.name, *_compare(pump, shard, tensor, other, resized, edits.get(tensor.name), tokens)
+            done += tensor.size
+            if progress is not None:
+                progress(done, total)
 
 
 def _digest(file: SourceFile) -> str:
@@ -180,34 +179,31 @@ def structure_findings(before: Checkpoint, after: Checkpoint, plan: DirectoryPla
 
 
 def _compare(  # noqa: PLR0913, PLR0917 - two tensors, each in its file
+    pump: Pump,
     shard: Shard,
     tensor: StoredTensor,
     other: Shard,
     resized: StoredTensor,
     edit: TensorEdit | None,
     tokens: frozenset[int],
-) -> tuple[str, list[Finding]]:
-    """Return the digest of what both have of a tensor, and what is wrong with it."""
-    step = 1 if edit is None else edit.row_bytes
-    fills = () if edit is None else edit.fills
-    size = tensor.size if edit is None else edit.row_bytes * edit.kept
-    kept, beside = KeptDigest(step, fills), KeptDigest(step, fills)
-    findings = []
+) -> tuple[str | None, list[Finding]]:
+    """Return the digest of a table's old rows, None for another tensor, and what is wrong with it."""
+    findings: list[Finding] = []
     with FileIO(shard.file.path) as old, FileIO(other.file.path) as new:
-        most = CHUNK // step * step
-        for at in range(0, size, most):
-            length = min(most, size - at)
-            left = os.pread(old.fileno(), length, shard.header.data_start + tensor.start + at)
-            right = os.pread(new.fileno(), length, other.header.data_start + resized.start + at)
-            kept.see(memoryview(left), at)
-            beside.see(memoryview(right), at)
-        if kept.hexdigest() != beside.hexdigest():
-            what = "The tensor is not the same bytes." if edit is None else "Its old rows are not the same bytes."
-            code = "tensor-changed" if edit is None else "old-rows-changed"
-            findings.append(Finding(code, Severity.ERROR, shown(tensor.name), what, "Apply again."))
-        if edit is not None:
-            findings += _check_new_rows(new, other.header.data_start + resized.start, edit, tokens)
-    return kept.hexdigest(), findings
+        before = Stretch(old, shard.header.data_start + tensor.start)
+        after = Stretch(new, other.header.data_start + resized.start)
+        if edit is None:
+            digest, same = None, pump.same(before, after, tensor.size)
+        else:
+            size = edit.row_bytes * edit.kept
+            digest = pump.digest(after, size, edit.row_bytes, edit.fills)
+            same = pump.same(before, after, size, edit.row_bytes, edit.fills)
+            findings += _check_new_rows(new, after.start, edit, tokens)
+    if not same:
+        what = "The tensor is not the same bytes." if edit is None else "Its old rows are not the same bytes."
+        code = "tensor-changed" if edit is None else "old-rows-changed"
+        findings.insert(0, Finding(code, Severity.ERROR, shown(tensor.name), what, "Apply again."))
+    return None if digest is None else digest.result(), findings
 
 
 def _check_new_rows(new: FileIO, start: int, edit: TensorEdit, tokens: frozenset[int]) -> Iterator[Finding]:

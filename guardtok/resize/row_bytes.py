@@ -1,7 +1,7 @@
-"""Bytes in a stream: copied in pieces, seen by whoever has to see them, and proven by a digest.
+"""Bytes in a stream: copied in pieces, and compared piece by piece with where they came from.
 
-Disk and digest work at the same time: one thread reads and writes, one hashes, and one brings to the disk what is
-written, long before the end. So a copy with a proof takes little longer than a copy.
+One thread reads, writes and compares. Others sum up rows, take digests and bring to the disk what is written, all at
+the same time. So a copy with a proof takes little longer than a copy.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import hashlib
 import os
 from bisect import bisect_left
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from io import FileIO
 from typing import TYPE_CHECKING, Protocol
 
 from guardtok.errors import CheckpointChangedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from io import FileIO
     from types import TracebackType
 
     from typing_extensions import Self
 
-CHUNK = 8 << 20
-"""Bytes that are read at once; no row is longer."""
+CHUNK = 1 << 20
+"""Bytes that are worked on at once, or one row if that is longer: few enough to stay in a processor's own cache until
+they are written or compared."""
 
-
-_FLUSH = 64 << 20
-"""Bytes after which what was written is brought to the disk, while more is written."""
+_SHORTER = "A file of the checkpoint became shorter while it was read. Start again."
 
 
 class Watcher(Protocol):
-    """Sees bytes pass by, in order."""
+    """Sees bytes pass by, in order, in a thread of its own."""
 
     def see(self, view: memoryview, at: int) -> None:
         """Take in bytes that begin at `at`, counted from the first that passed by."""
@@ -65,21 +65,47 @@ class KeptDigest:
         return self._hash.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Where bytes lie in an open file.
+
+    Attributes:
+        file: The file.
+        start: Where the first lies.
+    """
+
+    file: FileIO
+    start: int
+
+    def read(self, buffer: bytearray | memoryview, at: int) -> None:
+        """Fill a buffer with what lies from `at` on, counted from the first.
+
+        Raises:
+            CheckpointChangedError: The file ends before.
+            OSError: The system refused to read.
+        """
+        got = os.preadv(self.file.fileno(), [buffer], self.start + at)
+        while got < len(buffer):
+            more = os.preadv(self.file.fileno(), [memoryview(buffer)[got:]], self.start + at + got)
+            if not more:
+                raise CheckpointChangedError(_SHORTER)
+            got += more
+
+
 class Pump:
-    """Reads a file piece by piece, shows each piece to watchers in another thread, and writes it."""
+    """Moves bytes from file to file and compares them, while other threads look at them and bring them to the disk."""
 
     def __init__(self, report: Callable[[int], None]) -> None:
-        """Take two buffers and a thread.
+        """Take three threads.
 
         Args:
             report: Called with the number of bytes of each piece.
         """
         self._report = report
-        self._buffers = bytearray(CHUNK), bytearray(CHUNK)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="guardtok-digest")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="guardtok-watch")
+        self._digests = ThreadPoolExecutor(1, thread_name_prefix="guardtok-digest")
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="guardtok-disk")
-        self._flushing: Future[None] | None = None
-        self._unflushed = 0
+        self._stopped = False
 
     def __enter__(self) -> Self:
         return self
@@ -87,66 +113,94 @@ class Pump:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._pool.shutdown()
-        self._disk.shutdown()
+        # Nobody waits for the digest of a table where all is lost.
+        self._stopped = error is not None
+        for pool in (self._pool, self._digests, self._disk):
+            pool.shutdown()
 
-    def move(
-        self, source: FileIO, size: int, watchers: tuple[Watcher, ...], target: FileIO | None = None, step: int = 1
-    ) -> None:
+    def move(self, source: FileIO, size: int, target: FileIO, watcher: Watcher | None = None, step: int = 1) -> None:
         """Read so many bytes and write them.
 
         Args:
             source: Where to read, from where it stands.
             size: How many bytes.
-            watchers: See each piece, in order.
-            target: Where to write; None to look only.
+            target: Where to write, from where it stands.
+            watcher: Sees each piece, in order.
             step: Pieces are multiples of this.
 
         Raises:
             CheckpointChangedError: The source ends before.
             OSError: The system refused to read or write.
         """
-
-        def show(view: memoryview, at: int) -> None:
-            for watcher in watchers:
-                watcher.see(view, at)
-
         pending: list[Future[None] | None] = [None, None]
-        most = CHUNK // step * step
-        turn = 0
-        for at in range(0, size, most):
-            before = pending[turn]
-            if before is not None:
-                before.result()
-            view = memoryview(self._buffers[turn])[: min(most, size - at)]
+        most = _piece(step, size)
+        buffers = bytearray(most), bytearray(most)
+        for turn, at in enumerate(range(0, size, most)):
+            _wait(pending[turn % 2])
+            view = memoryview(buffers[turn % 2])[: size - at]
             read_exactly(source, view)
-            pending[turn] = self._pool.submit(show, view, at)
-            if target is not None:
-                write_all(target, view)
-                self._flush_some(target, len(view))
+            if watcher is not None:
+                pending[turn % 2] = self._pool.submit(watcher.see, view, at)
+            write_all(target, view)
             self._report(len(view))
-            turn = 1 - turn
-        for last in pending:
-            if last is not None:
-                last.result()
+        for each in pending:
+            _wait(each)
 
-    def _flush_some(self, target: FileIO, count: int) -> None:
-        """Begin to bring a file to the disk if much was written and no other part is on its way."""
-        self._unflushed += count
-        if self._unflushed >= _FLUSH and (self._flushing is None or self._flushing.done()):
-            self._unflushed = 0
-            self._settle()
-            self._flushing = self._disk.submit(os.fsync, target.fileno())
+    def digest(self, table: Stretch, size: int, row_bytes: int, fills: tuple[int, ...]) -> Future[str]:
+        """Begin to take the SHA-256 of a table without the rows that are overwritten; return what will have it.
 
-    def _settle(self) -> None:
-        """Wait for what is on its way. The system tells of a failed write once, so no answer may go unheard.
+        Args:
+            table: Where it lies. Its file may be closed meanwhile.
+            size: How many bytes.
+            row_bytes: Bytes of a row.
+            fills: The rows that are left out, ascending.
+        """
+        # A descriptor of its own: the number of a closed one may soon be another file's.
+        own = FileIO(os.dup(table.file.fileno()))
+        return self._digests.submit(self._take_digest, Stretch(own, table.start), size, row_bytes, fills)
+
+    def _take_digest(self, table: Stretch, size: int, row_bytes: int, fills: tuple[int, ...]) -> str:
+        kept = KeptDigest(row_bytes, fills)
+        most = _piece(row_bytes, size)
+        buffer = bytearray(most)
+        with table.file:
+            for at in range(0, size, most):
+                if self._stopped:
+                    break
+                view = memoryview(buffer)[: size - at]
+                table.read(view, at)
+                kept.see(view, at)
+        return kept.hexdigest()
+
+    def same(self, old: Stretch, new: Stretch, size: int, step: int = 1, fills: tuple[int, ...] = ()) -> bool:
+        """Read two files and return whether they hold the same bytes; the first difference ends it.
+
+        Args:
+            old: One of them.
+            new: The other.
+            size: How many bytes.
+            step: Bytes of a row.
+            fills: The rows that may differ, ascending.
 
         Raises:
-            OSError: The system refused to write.
+            CheckpointChangedError: A file ends before.
+            OSError: The system refused to read.
         """
-        if self._flushing is not None:
-            flushing, self._flushing = self._flushing, None
-            flushing.result()
+        most = _piece(step, size)
+        # Whole `bytearray`s, for their comparison is one of memory; that of views takes every byte by itself.
+        left, right = bytearray(most), bytearray(most)
+        for at in range(0, size, most):
+            if size - at < most:
+                left, right = bytearray(size - at), bytearray(size - at)
+            old.read(left, at)
+            new.read(right, at)
+            for place in range(bisect_left(fills, at // step), bisect_left(fills, (at + len(left)) // step)):
+                row = slice(fills[place] * step - at, (fills[place] + 1) * step - at)
+                right[row] = left[row]
+            if left != right:
+                return False
+            self._report(len(left))
+        return True
 
     def flush(self, target: FileIO, meanwhile: Callable[[], None]) -> None:
         """Bring a file to the disk, and do something else that does not write to it until it is there.
@@ -154,13 +208,22 @@ class Pump:
         Raises:
             OSError: The system refused to write.
         """
-        self._settle()
-        self._unflushed = 0
-        self._flushing = self._disk.submit(os.fsync, target.fileno())
+        flushing = self._disk.submit(os.fsync, target.fileno())
         try:
             meanwhile()
         finally:
-            self._settle()
+            # The system tells of a failed write once, so its answer must not go unheard.
+            flushing.result()
+
+
+def _piece(step: int, size: int) -> int:
+    """Return how many bytes to work on at once: whole rows, and no more than there are."""
+    return max(1, min(size, max(step, CHUNK // step * step)))
+
+
+def _wait(pending: Future[None] | None) -> None:
+    if pending is not None:
+        pending.result()
 
 
 def read_exactly(source: FileIO, view: memoryview) -> None:
@@ -174,7 +237,7 @@ def read_exactly(source: FileIO, view: memoryview) -> None:
     while got < len(view):
         more = source.readinto(view[got:])
         if not more:
-            raise CheckpointChangedError("A file of the checkpoint became shorter while it was read. Start again.")
+            raise CheckpointChangedError(_SHORTER)
         got += more
 
 

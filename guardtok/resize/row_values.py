@@ -1,7 +1,8 @@
 """Rows as numbers: the mean of old rows in one pass, and new rows made from it.
 
 A table of a vocabulary is larger than the memory that a resize may take. So the mean is summed up while the bytes
-pass by, in double precision, and the rows of a token's pieces are fetched one by one when its row is made.
+pass by, a few rows at a time, in more than their own precision, and all of these in double precision. The rows of a
+token's pieces are fetched one by one when its row is made.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 
     from guardtok.resize.disk_plan import TensorEdit
 
-_BATCH = 1 << 20
+_BATCH = 1 << 17
 """Elements that are turned into numbers at once, so that they stay in the processor's cache."""
+
+_FIRST = 16
+"""Elements of a row that are looked at to see that it is not all zeros; only where these are, the others."""
 
 
 def require_numpy() -> None:
@@ -107,8 +111,23 @@ class RowMean:
             low, high = np.searchsorted(self._fills, (first + begin, first + end))
             if low < high:
                 numbers = np.delete(numbers, self._fills[low:high] - first - begin, axis=0)
-            self.count += len(numbers) if self._edit.role is Role.BIAS else int(np.count_nonzero(numbers.any(axis=1)))
-            self._sum += numbers.sum(axis=0, dtype=np.float64)
+            self.count += len(numbers)
+            if self._edit.role is not Role.BIAS:
+                blank = ~numbers[:, :_FIRST].any(axis=1)
+                self.count -= int(np.count_nonzero(~numbers[blank].any(axis=1)))
+            self._sum += self._total(numbers)
+
+    def _total(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        """Return the sum of a few rows, in twice the precision of their type or more."""
+        import numpy as np
+
+        if DTYPE_BITS[self._edit.dtype] == 16:  # noqa: PLR2004 - of bits
+            with np.errstate(over="ignore", invalid="ignore"):
+                total: NDArray[Any] = numbers.sum(axis=0, dtype=np.float32)
+            if np.isfinite(total).all():
+                return total
+        exact: NDArray[Any] = numbers.sum(axis=0, dtype=np.float64)
+        return exact
 
     def mean(self) -> NDArray[np.float64]:
         """Return the mean.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.adapters.hf.spelling import byte_characters
 from guardtok.dialects import role_of
-from guardtok.errors import TokenizerError
+from guardtok.errors import ExtensionError
+from guardtok.placing import MAX_ID, refuse_form, refuse_id, refuse_present
 from guardtok.tokenizer import ControlToken, Pattern, TokenClass
-from guardtok.violation import broken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from guardtok.adapters.hf.copies import Copies
     from guardtok.adapters.hf.document import AddedToken, Document
-
-MAX_ID = 2**32 - 1
-"""The library's ids are unsigned 32-bit integers."""
 
 
 class Forms:
@@ -115,32 +112,34 @@ class Forms:
             spelled |= {each.replace(" ", blank) for each in spelled}
         return spelled
 
-    def refuse_collisions(self, own: Mapping[str, int], custom: Mapping[str, int], name: str, free: int) -> None:
+    def refuse_collisions(self, own: Mapping[str, int], custom: Mapping[str, int], free: int) -> None:
         """Raise where an id could mean two things, for then no check of ids proves anything.
 
         Args:
             own: Ids by form of the tokenizer's tokens.
             custom: Those of the custom tokens.
-            name: The tokenizer's name.
             free: The first id that is free.
 
         Raises:
-            TokenizerError: There is such an id.
+            ExtensionError: There is such an id; holds everything that is wrong.
         """
         taken = set(own.values())
+        problems = []
         for form, id_ in custom.items():
-            if not _is_form(form):
-                fact, mend = "is empty or is not valid Unicode", "Spell the token with at least one character."
-            elif type(id_) is not int or not 0 <= id_ <= MAX_ID:
-                fact, mend = "has an id that is not a 32-bit number", f"Give it an id from 0 to {MAX_ID}."
-            elif form in own:
-                fact, mend = f"is an added token with the id {own[form]}", "Leave it out, or use that id."
-            elif id_ in taken or self._bare.id_to_token(id_) is not None:
-                fact, mend = f"has the id {id_}, which is taken", f"Use a free id, from {free} up."
-            else:
-                taken.add(id_)
+            problem = refuse_form(form, "custom token")
+            if problem is None and form in own:
+                problem = refuse_present(form, own[form])
+            if problem is None:
+                # An ordinary token has the id, or another added one.
+                there = type(id_) is int and 0 <= id_ <= MAX_ID and self._bare.id_to_token(id_) is not None
+                problem = refuse_id(form, id_, {*taken, id_} if there else taken, free)
+            if problem is not None:
+                problems.append(problem)
                 continue
-            raise TokenizerError(f"{name}: the custom token {broken(form)!r} {fact}. {mend}")
+            taken.add(id_)
+            free = max(free, id_ + 1)
+        if problems:
+            raise ExtensionError(problems)
 
 
 def as_control_token(token: AddedToken, kind: TokenClass) -> ControlToken:
@@ -170,11 +169,3 @@ def _processor_tokens(tree: Any) -> Iterator[tuple[str, int]]:  # noqa: ANN401 -
         for token in tree.get("special_tokens", {}).values():
             yield from zip(token["tokens"], token["ids"], strict=True)
         yield from _processor_tokens(tree.get("processors", []))
-
-
-def _is_form(form: str) -> bool:
-    """Return whether a string can be a surface form: it has characters, and UTF-8 can write them."""
-    try:
-        return bool(form.encode())
-    except UnicodeEncodeError:
-        return False

@@ -117,7 +117,7 @@ class HfTokenizer:
     def _set_custom(self, custom: Mapping[str, int]) -> None:
         own = {token.form: token.id for token in self._own}
         custom = {form: id_ for form, id_ in custom.items() if own.get(form) != id_}
-        self._forms.refuse_collisions(own, custom, self._name, self._n_vocab)
+        self._forms.refuse_collisions(own, custom, self._n_vocab)
         self._custom = dict(custom)
         added = [ControlToken(form, id_, role_of(form, id_)) for form, id_ in custom.items()]
         self._added_tokens = tuple(sorted([*self._own, *added], key=_order))
@@ -261,6 +261,18 @@ class HfTokenizer:
         for name in ("_ruled", "_fingerprints"):
             made.__dict__.pop(name, None)
         made._set_custom({**self._custom, **ids})  # noqa: SLF001 - a copy of this one
+        return made
+
+    def to_library(self) -> tokenizers.Tokenizer:
+        """Return the library's own tokenizer, a new object: it parses every token that it finds in a text.
+
+        Raises:
+            TokenizerError: This one has custom or text tokens, of which the library's knows nothing.
+        """
+        if self._custom or self._text_tokens:
+            what = "custom tokens" if self._custom else "added tokens that are text here"
+            raise TokenizerError(f"{self._name} has {what}, and its library knows nothing of them. Use it without.")
+        made: tokenizers.Tokenizer = library().Tokenizer.from_str(self._document.text)
         return made
 
     def with_text_tokens(self, forms: Iterable[str]) -> HfTokenizer:
