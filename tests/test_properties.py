@@ -13,6 +13,7 @@ from strategies import ACTIONS, APART, SOURCES, Leaking, bindings, guards, merge
 
 from guardtok import reference
 from guardtok.decide import decide
+from guardtok.encoded import Live
 from guardtok.errors import GuardtokError, RefusedError, SurrogateError, TokenizerError, VerificationError
 from guardtok.guard import Guard
 from guardtok.intake import take_in
@@ -208,7 +209,10 @@ def test_i5_split_invariant(guard: Guard, whole: str, source: str, data: st.Data
 
 @given(guard=guards(actions=("allow", "escape", "strip", "strip")), whole=nested(), source=st.sampled_from(SOURCES))
 def test_i6_idempotent(guard: Guard, whole: str, source: str) -> None:
-    """Stripped text holds nothing to strip, and guarding it again leaves it and its ids as they are."""
+    """Guarding what was guarded leaves the text and its ids as they are: there is nothing left to cut.
+
+    A form that only tokens of the same source's spell together may be reported again; none of it can be cut.
+    """
     out = encoded(guard, Text(whole, source=source))
     if out is None:
         return
@@ -216,7 +220,7 @@ def test_i6_idempotent(guard: Guard, whole: str, source: str) -> None:
     again = guard.encode(once, source=source)
     assert again.ids == out.ids
     assert "".join(piece.text for piece in again._account.pieces) == once
-    assert not any(each.action is Action.STRIP and each.mode == "enforce" for each in again.violations)
+    assert not isinstance(again._account, Live) or not again._account.report.decided.cuts
 
 
 class PanicException(BaseException):  # pyo3's name for a Rust panic, which is no Exception
