@@ -540,7 +540,7 @@ def test_padding_rows_are_filled_and_nothing_shrinks(tmp_path: Path) -> None:
     old = write(tmp_path / "old", llama())
     plan = guardtok.plan_resize_dir(old, extension(ROWS - 4, base=ROWS - 4))
     assert plan.rows == (ROWS, ROWS)
-    assert [each.use.value for each in plan.tokens] == ["padding"]
+    assert [each.action.value for each in plan.tokens] == ["fill"]
     guardtok.apply_dir(plan, tmp_path / "new")
     assert (tmp_path / "new" / "config.json").read_bytes() == (old / "config.json").read_bytes()
 
@@ -559,7 +559,7 @@ def test_reserved_rows_are_reused(tmp_path: Path) -> None:
     """A reserved slot's row is overwritten, the rows beside it are not."""
     old = write(tmp_path / "old", llama("BF16"), shards=3)
     plan = guardtok.plan_resize_dir(old, extension(7, 20, placement=Placement.RESERVED))
-    assert [each.use.value for each in plan.tokens] == ["reuse", "reuse"]
+    assert [each.action.value for each in plan.tokens] == ["reuse", "reuse"]
     guardtok.apply_dir(plan, tmp_path / "new")
     changed = (rows_of(old, HEAD) != rows_of(tmp_path / "new", HEAD)).any(axis=1)
     assert np.flatnonzero(changed).tolist() == [7, 20]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import ResizeError
@@ -17,45 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from guardtok.extension import Extension
+    from guardtok.resize.rows import TokenRow
     from guardtok.resize.stored_configs import FileEdit
     from guardtok.resize.tensor_names import Role
 
 KL_BUDGET = 1e-3
 """Nats that new tokens may shift a prediction by, where `role-aware` has the choice."""
-
-
-class RowUse(str, Enum):
-    """Where a new token's row comes from."""
-
-    REUSE = "reuse"
-    """A row of the base that no token has, or a reserved slot's: it is overwritten."""
-    PADDING = "padding"
-    """A row above the base's ids that the model has already: it is overwritten."""
-    GROW = "grow"
-    """A row that is added."""
-    PRESENT = "present"
-    """The base has the token, and its row stays."""
-
-    # Equal to its string, so it must hash like it; `Enum` would hash the name.
-    __hash__ = str.__hash__
-
-    def __str__(self) -> str:
-        return self.value
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """A new token's row.
-
-    Attributes:
-        form: The string that spells the token.
-        id: Its id, which is its row.
-        use: Where the row comes from.
-    """
-
-    form: str
-    id: int
-    use: RowUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +161,7 @@ def _lines(plan: DirectoryPlan) -> Iterator[str]:
     before, after = plan.rows
     yield f"rows     {before:,} -> {after:,}" if before != after else f"rows     {before:,}, as before"
     for token in plan.tokens:
-        yield f"token    {token.id} {shown(token.form)} ({token.use})"
+        yield f"token    {token.id} {shown(token.form)} ({token.action})"
     for edit in plan.edits:
         shapes = f"{list(edit.before)} -> {list(edit.after)}" if edit.before != edit.after else f"{list(edit.before)}"
         fills = f", {len(edit.fills)} overwritten" if edit.fills else ""

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import ResizeError
-from guardtok.extension import Extension, NewToken, Placement
 from guardtok.finding import Finding, Severity
 from guardtok.resize.checkpoint import INDEX, Checkpoint, open_checkpoint, read_bytes
 from guardtok.resize.disk_checks import (
@@ -23,9 +22,10 @@ from guardtok.resize.disk_checks import (
     extension_findings,
     left_out,
 )
-from guardtok.resize.disk_plan import KL_BUDGET, DirectoryPlan, Request, RowUse, TensorEdit, TokenRow
+from guardtok.resize.disk_plan import KL_BUDGET, DirectoryPlan, Request, TensorEdit
 from guardtok.resize.initial_rows import Initial
 from guardtok.resize.json_file import render, shown
+from guardtok.resize.rows import RowAction, TokenRow, action_of
 from guardtok.resize.stored_configs import (
     CONFIG,
     GENERATION,
@@ -44,6 +44,8 @@ from guardtok.resize.tokenizer_file import FORMS, SETTINGS, SPECIAL, TEMPLATE, T
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Mapping
+
+    from guardtok.extension import Extension
 
 READ = frozenset({CONFIG, GENERATION, INDEX, TOKENIZER, SETTINGS, FORMS, SPECIAL, TEMPLATE})
 """Files beside the tensors that plans follow from, or change."""
@@ -107,8 +109,8 @@ def plan_for(checkpoint: Checkpoint, request: Request) -> DirectoryPlan:
     if not request.shrink:
         after = max(after, _rounded_up(before, request.multiple_of))
     census = take_census(checkpoint.shards, before, claims, request.waive)
-    tokens = tuple(TokenRow(each.form, each.id, _use(each, request, before)) for each in extension.tokens)
-    taken = {each.id for each in tokens if each.use in {RowUse.REUSE, RowUse.PADDING}}
+    tokens = tuple(TokenRow(each.form, each.id, action_of(each, before), each.pieces) for each in extension.tokens)
+    taken = {each.id for each in tokens if each.action in {RowAction.REUSE, RowAction.FILL}}
     fills = tuple(sorted(each for each in taken if 0 <= each < after))
     edits = _edits(census.claimed, config, after, fills)
     files = edited_files(checkpoint, extension, edits, (before, after))
@@ -162,14 +164,6 @@ def _rows_of(checkpoint: Checkpoint, config: Mapping[str, Any], claims: Mapping[
 
 def _rounded_up(rows: int, multiple: int) -> int:
     return -(-rows // multiple) * multiple
-
-
-def _use(token: NewToken, request: Request, rows: int) -> RowUse:
-    if token.id >= rows:
-        return RowUse.GROW
-    if token.placement is Placement.PRESENT:
-        return RowUse.PRESENT
-    return RowUse.REUSE if token.id < request.extension.base_rows else RowUse.PADDING
 
 
 def _edits(

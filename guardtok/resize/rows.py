@@ -124,14 +124,15 @@ def plan_rows(
 
 def _token_row(token: NewToken, kept: int, written: set[int], old: int) -> TokenRow:
     pieces = tuple(piece for piece in token.pieces if 0 <= piece < kept and piece not in written)
-    return TokenRow(token.form, token.id, _action(token, old), pieces)
+    return TokenRow(token.form, token.id, action_of(token, old), pieces)
 
 
-def _action(token: NewToken, old: int) -> RowAction:
-    if token.placement == Placement.PRESENT:
-        return RowAction.KEEP
+def action_of(token: NewToken, old: int) -> RowAction:
+    """Return what happens to a token's row where there are `old` rows."""
     if token.id >= old:
         return RowAction.GROW
+    if token.placement == Placement.PRESENT:
+        return RowAction.KEEP
     return RowAction.REUSE if token.placement == Placement.RESERVED else RowAction.FILL
 
 
