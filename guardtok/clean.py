@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 BLOCK = 1_000_000
 """So many characters of a batch are searched in one go, and no more, so that its texts are not all held twice."""
 
+_HEAD = 4_096
+"""So many bytes of a text are searched first."""
+
 _BETWEEN = "\u00ff"
 """Stands between texts that are searched in one go. A form that a text holds is there whatever this is."""
 
@@ -34,7 +37,8 @@ def is_clean(text: str, source: str | None, ruleset: Ruleset) -> bool:
     data = text.encode()
     if source in ruleset.watched:
         return not may_hold(text, data, ruleset.lookout)
-    return not find(data, ruleset.automata)
+    # A flood of forms is found out at its beginning, and not searched whole only to be searched again.
+    return not find(data[:_HEAD], ruleset.automata) and (len(data) <= _HEAD or not find(data, ruleset.automata))
 
 
 def which_are_clean(texts: Sequence[str], source: str | None, ruleset: Ruleset) -> Iterator[bool]:
