@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from guardtok.errors import ExtensionError, near_match
+from guardtok.errors import ExtensionError, TokenizerError, near_match
 from guardtok.extension import Placement
 from guardtok.finding import Finding, Severity
 from guardtok.tokenizer import Role
@@ -149,6 +149,20 @@ def refuse_present(form: str, id_: int) -> Finding:
     """Return that a token is there already, under another id than the one that was asked for."""
     fact = f"It is a special token with the id {id_} already."
     return Finding("form-taken", Severity.ERROR, shown(form), fact, 'Leave it out, or use that id: ids="auto" does.')
+
+
+def refuse_second_ids(name: str, own: Mapping[str, int], ids: Mapping[str, int]) -> None:
+    """Refuse to give a custom token a second id.
+
+    Raises:
+        TokenizerError: A form of `ids` has another id in `own`, the custom tokens of the tokenizer of this name.
+    """
+    for form, id_ in ids.items():
+        if own.get(form, id_) != id_:
+            raise TokenizerError(
+                f"{name}: the custom token {broken(form)!r} has the id {own[form]} and cannot have {id_} too. Give it "
+                "one id."
+            )
 
 
 def is_form(form: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -33,10 +32,6 @@ from guardtok.vocabularies import EMBEDDED_PATTERN
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-adapted = pytest.mark.skipif(
-    importlib.util.find_spec("guardtok.adapters.hf") is None, reason="the adapter for tokenizers is not built yet"
-)
 
 BASE = encoding([form for form in APART if len(form) > 1])
 
@@ -280,7 +275,6 @@ def test_a_plug_in_works_in_a_fresh_process(tmp_path: Path) -> None:
     assert "is not the file that was written with this plug-in" in failed.stderr
 
 
-@adapted
 def test_extend_takes_a_tokenizer_of_huggingfaces() -> None:
     """`extend` checks and places as for tiktoken, guards it, and both sides read alike."""
     tokens = ["<|tool|>", "<|/tool|>"]
@@ -292,7 +286,6 @@ def test_extend_takes_a_tokenizer_of_huggingfaces() -> None:
     assert 1006 not in guard.encode("a<|tool|>b", source="user").ids
 
 
-@adapted
 def test_a_normaliser_that_makes_two_forms_one_is_found() -> None:
     """Two tokens that are the same text once it is normalised are refused."""
     base = to_tokenizers(BASE)
@@ -301,7 +294,6 @@ def test_a_normaliser_that_makes_two_forms_one_is_found() -> None:
         extend(base, ["<\uff5cab\uff5c>"])
 
 
-@adapted
 def test_a_tokenizer_json_is_a_base_and_its_manifest_a_tokenizer(tmp_path: Path) -> None:
     """By the file's path or its folder's, and found again from the manifest."""
     to_tokenizers(BASE).save(str(tmp_path / "tokenizer.json"))

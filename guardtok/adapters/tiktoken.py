@@ -17,7 +17,7 @@ from guardtok.engines.choose import TIKTOKEN, choose_engine, reload_engine
 from guardtok.engines.compared import rank_file
 from guardtok.errors import ExtensionError, TokenizerError, is_failure
 from guardtok.named_tokens import check_names
-from guardtok.placing import MAX_ID, refuse_form, refuse_id, refuse_present
+from guardtok.placing import MAX_ID, refuse_form, refuse_id, refuse_present, refuse_second_ids
 from guardtok.tokenizer import ControlToken
 from guardtok.violation import broken
 
@@ -166,12 +166,7 @@ class TiktokenTokenizer:
         Raises:
             TokenizerError: A form or an id that already means something else.
         """
-        for form, id_ in ids.items():
-            if self._custom.get(form, id_) != id_:
-                raise TokenizerError(
-                    f"{self._name}: the custom token {broken(form)!r} has the id {self._custom[form]} and cannot have "
-                    f"{id_} too. Give it one id."
-                )
+        refuse_second_ids(self._name, self._custom, ids)
         return self._copy({**self._custom, **ids}, self._engine)
 
     def extended(self, name: str, ids: Mapping[str, int], without: Collection[str] = ()) -> TiktokenTokenizer:

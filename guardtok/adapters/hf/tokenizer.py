@@ -20,8 +20,8 @@ from guardtok.adapters.hf.forms import Forms, as_control_token
 from guardtok.adapters.hf.spelling import Spelling
 from guardtok.dialects import role_of
 from guardtok.errors import TokenizerError
+from guardtok.placing import refuse_second_ids
 from guardtok.tokenizer import ControlToken, TokenClass
-from guardtok.violation import broken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -251,12 +251,7 @@ class HfTokenizer:
         Raises:
             TokenizerError: A form or an id that already means something else.
         """
-        for form, id_ in ids.items():
-            if self._custom.get(form, id_) != id_:
-                raise TokenizerError(
-                    f"{self._name}: the custom token {broken(form)!r} has the id {self._custom[form]} and cannot have "
-                    f"{id_} too. Give it one id."
-                )
+        refuse_second_ids(self._name, self._custom, ids)
         made = copy.copy(self)
         for name in ("_ruled", "_fingerprints"):
             made.__dict__.pop(name, None)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from guardtok.adapters.sentencepiece.model import SPACE, WITHOUT_PREFIX, PieceType, load_processor, read_model
 from guardtok.dialects import role_of
 from guardtok.errors import TokenizerError, is_failure
+from guardtok.placing import refuse_second_ids
 from guardtok.tokenizer import ControlToken, Normalized, TokenClass
 from guardtok.violation import broken
 
@@ -154,12 +155,7 @@ class SentencePieceTokenizer:
         Raises:
             TokenizerError: A form or an id that already means something else.
         """
-        for form, id_ in ids.items():
-            if self._custom.get(form, id_) != id_:
-                raise TokenizerError(
-                    f"{self._name}: the custom token {broken(form)!r} has the id {self._custom[form]} and cannot have "
-                    f"{id_} too. Give it one id."
-                )
+        refuse_second_ids(self._name, self._custom, ids)
         return _rebuild(self._model, self._name, {**self._custom, **ids}, self._text_tokens)
 
     def with_text_tokens(self, forms: Iterable[str]) -> SentencePieceTokenizer:
