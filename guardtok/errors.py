@@ -230,6 +230,29 @@ class ConversationError(GuardtokError, ValueError):
         return type(self), (self.path, self.fact)
 
 
+class RequestError(GuardtokError, ValueError):
+    """A body cannot be guarded as it is: the wrong shape, or a field that no caller may send.
+
+    Attributes:
+        rule: The check: `request.shape`, `request.chat_template`, `request.token_ids`, `request.protocol` …
+        path: Where, as a JSON path, every form in it broken: `$.messages[3].content`.
+        fact: What is wrong there, and how to mend it; never the value itself.
+    """
+
+    def __init__(self, rule: str, path: str, fact: str) -> None:
+        self.rule = rule
+        self.path = path
+        self.fact = fact
+        super().__init__(f"{path}: {fact}")
+
+    def __reduce__(self) -> tuple[type[RequestError], tuple[str, str, str]]:
+        return type(self), (self.rule, self.path, self.fact)
+
+
+class BundleError(GuardtokError, ValueError):
+    """A policy bundle is not what it should be: unsigned, altered, stale, or no bundle at all."""
+
+
 class LimitError(GuardtokError, ValueError):
     """A text is larger than the policy's limits."""
 

@@ -34,10 +34,11 @@ FLOORS: dict[float, set[str]] = {
     3.7: {"edits", "encoded"},
     4: {"encode"},
     4.5: {"sanitize"},
-    5: {"chat", "guarded_encoding", "harmony", "hazmat", "prepare", "pretrained", "requests", "sinks", "stream"},
+    5: {"chat", "guarded_encoding", "harmony", "hazmat", "prepare", "pretrained", "sinks", "stream"},
     5.5: {"examine"},
+    5.7: {"requests"},
     6: {"guard"},
-    7: {"corpus", "explanation", "extending", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
+    7: {"bundles", "corpus", "explanation", "extending", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
     8: {"cli"},
     9: {"__init__", "__main__"},
 }

@@ -1,0 +1,153 @@
+"""The one place that decides about a body: every door of the gateway asks here, and no error admits anything.
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from guardtok.errors import GuardtokError, RefusedError, RequestError, is_failure
+from guardtok.gateway.decision import Blame, Decision, Refusal, Stage, tell
+from guardtok.violation import Action, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from guardtok.gateway.decision import Call, Observer
+    from guardtok.gateway.live import LiveGuard, Snapshot
+    from guardtok.violation import Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a door does with a body.
+
+    Attributes:
+        decision: What was decided.
+        body: What goes on, or None where it is refused.
+    """
+
+    decision: Decision
+    body: Any
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why nothing goes on, or None."""
+        return self.decision.refusal
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    body: Any
+    changed: bool
+    action: Action
+    violations: tuple[Violation, ...]
+    count: int
+
+
+class Gatekeeper:
+    """Decides about requests, replies and texts with the guard in force, and tells the observers.
+
+    Safe to share between threads and tasks.
+    """
+
+    __slots__ = ("_guards", "_observers")
+
+    def __init__(self, guards: LiveGuard, observers: Iterable[Observer] = ()) -> None:
+        """Bind the guard in force and those who are told."""
+        self._guards = guards
+        self._observers = tuple(observers)
+
+    @property
+    def current(self) -> Snapshot:
+        """The guard in force, to be asked once for a request and then passed on."""
+        return self._guards.current
+
+    def judge_request(self, body: object, protocol: str, call: Call, snapshot: Snapshot | None = None) -> Outcome:
+        """Decide about a request's body. Never raises because of what it holds."""
+        snapshot = snapshot or self.current
+
+        def judge() -> _Judged:
+            made = snapshot.guard.sanitize_chat(body, protocol=protocol, request_id=call.request_id)
+            return _Judged(made.body, made.changed, made.action, made.violations, made.count)
+
+        return self._judge(judge, body, Stage.REQUEST, protocol, call, snapshot)
+
+    def judge_reply(self, body: object, protocol: str, call: Call, snapshot: Snapshot | None = None) -> Outcome:
+        """Decide about a reply that came whole. Never raises because of what it holds."""
+        snapshot = snapshot or self.current
+
+        def judge() -> _Judged:
+            made = snapshot.guard.sanitize_reply(body, protocol=protocol, request_id=call.request_id)
+            return _Judged(made.body, made.changed, made.action, made.violations, made.count)
+
+        return self._judge(judge, body, Stage.REPLY, protocol, call, snapshot)
+
+    def judge_text(self, text: str, source: str, call: Call, snapshot: Snapshot | None = None) -> Outcome:
+        """Decide about a bare text. Never raises because of what it holds."""
+        snapshot = snapshot or self.current
+
+        def judge() -> _Judged:
+            made = snapshot.guard.sanitize(text, source=source, request_id=call.request_id)
+            action = max((v.action for v in made.violations), key=list(Action).index, default=Action.ALLOW)
+            return _Judged(made.text, bool(made.edits), action, made.violations, len(made.violations))
+
+        return self._judge(judge, text, Stage.TEXT, source, call, snapshot)
+
+    def _judge(  # noqa: PLR0913, PLR0917 - one for each part of a decision
+        self,
+        judge: Callable[[], _Judged],
+        body: object,
+        stage: Stage,
+        protocol: str,
+        call: Call,
+        snapshot: Snapshot,
+    ) -> Outcome:
+        started, clock = time.time(), time.perf_counter()
+        refusal = None
+        try:
+            judged = judge()
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            found = error.violations if isinstance(error, RefusedError) else ()
+            refusal = _refuse(error)
+            judged = _Judged(None, changed=False, action=Action.BLOCK, violations=found, count=len(found))
+        decision = Decision(
+            str(uuid.uuid4()),
+            started,
+            time.perf_counter() - clock,
+            stage,
+            protocol,
+            call,
+            snapshot,
+            judged.action,
+            judged.changed,
+            refusal,
+            judged.violations,
+            judged.count,
+            body,
+        )
+        tell(decision, self._observers)
+        return Outcome(decision, judged.body)
+
+
+def _refuse(error: BaseException) -> Refusal:
+    """Return why an error refuses a body. Only messages that are known to quote nothing are passed on."""
+    if isinstance(error, RefusedError):
+        blocked = next((v for v in error.violations if v.action is Action.BLOCK), None)
+        if blocked is None:
+            return Refusal(Blame.POLICY, "policy", "", "The policy refuses this text.")
+        message = (
+            f"A control token of the model stands at {blocked.place()}, where the policy {blocked.policy!r} blocks it "
+            f"(rule {blocked.rule}). Remove it, or have the policy escape it."
+        )
+        return Refusal(Blame.POLICY, blocked.rule, blocked.path, message)
+    if isinstance(error, RequestError):
+        return Refusal(Blame.SHAPE, error.rule, error.path, str(error))
+    rule = getattr(error, "rule", None)
+    if isinstance(error, GuardtokError) and isinstance(rule, str):
+        return Refusal(Blame.POLICY, rule, "", str(error))
+    kind = visible(type(error).__name__)
+    return Refusal(Blame.FAILURE, "failure", "", f"The guard failed ({kind}); nothing was let through.")
