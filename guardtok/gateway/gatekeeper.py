@@ -1,4 +1,4 @@
-"""The one place that decides about a body: every door of the gateway asks here, and no error admits anything.
+"""The one place that decides about a body: every door of the gateway asks here, and no error admits anything."""
 
 from __future__ import annotations
 
