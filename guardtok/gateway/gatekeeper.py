@@ -7,15 +7,25 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from guardtok.errors import GuardtokError, RefusedError, RequestError, is_failure
+from guardtok.errors import (
+    GuardtokError,
+    MessageError,
+    RefusedError,
+    RequestError,
+    TemplateError,
+    TemplateMismatchError,
+    is_failure,
+)
 from guardtok.gateway.decision import Blame, Decision, Refusal, Stage, tell
 from guardtok.violation import Action, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from guardtok.encoded import Encoded
     from guardtok.gateway.decision import Call, Observer
     from guardtok.gateway.live import LiveGuard, Snapshot
+    from guardtok.guard import Guard
     from guardtok.violation import Violation
 
 
@@ -90,10 +100,36 @@ class Gatekeeper:
 
         def judge() -> _Judged:
             made = snapshot.guard.sanitize(text, source=source, request_id=call.request_id)
-            action = max((v.action for v in made.violations), key=list(Action).index, default=Action.ALLOW)
-            return _Judged(made.text, bool(made.edits), action, made.violations, len(made.violations))
+            found = made.violations
+            return _Judged(made.text, bool(made.edits), _strictest(found), found, len(found))
 
         return self._judge(judge, text, Stage.TEXT, source, call, snapshot)
+
+    def judge_prompt(
+        self,
+        write: Callable[[Guard], tuple[Any, Encoded]],
+        body: object,
+        protocol: str,
+        call: Call,
+        snapshot: Snapshot | None = None,
+    ) -> Outcome:
+        """Decide about a prompt that guardtok itself encodes. Never raises because of what the body holds.
+
+        Args:
+            write: Makes what goes on, which becomes the outcome's body, and the ids in it.
+            body: The request's body, as it came.
+            protocol: Its protocol.
+            call: Who asks.
+            snapshot: The guard that the request began with.
+        """
+        snapshot = snapshot or self.current
+
+        def judge() -> _Judged:
+            made, encoded = write(snapshot.guard)
+            found = encoded.violations
+            return _Judged(made, bool(found), _strictest(found), found, len(found))
+
+        return self._judge(judge, body, Stage.REQUEST, protocol, call, snapshot)
 
     def _judge(  # noqa: PLR0913, PLR0917 - one for each part of a decision
         self,
@@ -133,6 +169,10 @@ class Gatekeeper:
         return Outcome(decision, judged.body)
 
 
+def _strictest(found: Iterable[Violation]) -> Action:
+    return max((violation.action for violation in found), key=list(Action).index, default=Action.ALLOW)
+
+
 def _refuse(error: BaseException) -> Refusal:
     """Return why an error refuses a body. Only messages that are known to quote nothing are passed on."""
     if isinstance(error, RefusedError):
@@ -146,6 +186,9 @@ def _refuse(error: BaseException) -> Refusal:
         return Refusal(Blame.POLICY, blocked.rule, blocked.path, message)
     if isinstance(error, RequestError):
         return Refusal(Blame.SHAPE, error.rule, error.path, str(error))
+    if isinstance(error, (MessageError, TemplateError, TemplateMismatchError)):
+        # A template refuses conversations too, and says so in its own words.
+        return Refusal(Blame.SHAPE, "request.messages", "", str(error))
     rule = getattr(error, "rule", None)
     if isinstance(error, GuardtokError) and isinstance(rule, str):
         return Refusal(Blame.POLICY, rule, "", str(error))
