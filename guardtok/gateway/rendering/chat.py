@@ -46,13 +46,13 @@ class ChatAnswer:
             UpstreamError: A choice is missing, comes twice, or does not say why it ended.
         """
         pieces = sorted(reply.pieces)
-        if [piece.index for piece in pieces] != list(range(self.fields.choices)) or not all(
+        if [piece.choice for piece in pieces] != list(range(self.fields.choices)) or not all(
             piece.finish_reason for piece in pieces
         ):
             raise UpstreamError("The upstream's answer is not as many ended choices as were asked for.")
         choices = [
             {
-                "index": piece.index,
+                "index": piece.choice,
                 "message": {"role": "assistant", "content": piece.text, "refusal": None},
                 "logprobs": None,
                 "finish_reason": piece.finish_reason,
@@ -71,7 +71,7 @@ class ChatAnswer:
         self._model = self._model or reply.model
         self._usage = reply.usage or self._usage
         for piece in reply.pieces:
-            if not 0 <= piece.index < self.fields.choices or piece.index in self.ended:
+            if not 0 <= piece.choice < self.fields.choices or piece.choice in self.ended:
                 raise UpstreamError("The upstream speaks for a choice that was not asked for, or has ended.")
             yield self._chunk(piece)
 
@@ -89,12 +89,12 @@ class ChatAnswer:
 
     def _chunk(self, piece: Piece) -> dict[str, Any]:
         delta: dict[str, Any] = {"content": piece.text} if piece.text or piece.finish_reason is None else {}
-        if piece.index not in self._begun:
-            self._begun.add(piece.index)
+        if piece.choice not in self._begun:
+            self._begun.add(piece.choice)
             delta = {"role": "assistant", "content": piece.text}
         if piece.finish_reason is not None:
-            self.ended.add(piece.index)
-        choice = {"index": piece.index, "delta": delta, "logprobs": None, "finish_reason": piece.finish_reason}
+            self.ended.add(piece.choice)
+        choice = {"index": piece.choice, "delta": delta, "logprobs": None, "finish_reason": piece.finish_reason}
         return self._head("chat.completion.chunk", self._model, [choice])
 
     def _head(self, kind: str, model: str | None, choices: list[dict[str, Any]]) -> dict[str, Any]:

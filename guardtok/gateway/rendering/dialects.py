@@ -22,12 +22,12 @@ class Piece(NamedTuple):
     """What one choice said, whole or in part.
 
     Attributes:
-        index: Which choice.
+        choice: Which of the answers.
         text: What it said.
         finish_reason: Why it ended (`stop`, `length` …), or None while it goes on.
     """
 
-    index: int
+    choice: int
     text: str
     finish_reason: str | None
 
