@@ -95,6 +95,14 @@ class Gatekeeper:
 
         return self._judge(judge, text, Stage.TEXT, source, call, snapshot)
 
+    def turn_away(self, error: RequestError, protocol: str, call: Call, snapshot: Snapshot | None = None) -> Outcome:
+        """Decide about a request whose body never came to be judged: too large, no JSON, on no known route."""
+
+        def judge() -> _Judged:
+            raise error
+
+        return self._judge(judge, None, Stage.REQUEST, protocol, call, snapshot or self.current)
+
     def _judge(  # noqa: PLR0913, PLR0917 - one for each part of a decision
         self,
         judge: Callable[[], _Judged],
