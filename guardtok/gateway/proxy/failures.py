@@ -62,23 +62,34 @@ NOT_FOUND = Failure(404, "not_found", "This gateway has no such path.", "not_fou
 _CLIENT_ERRORS = range(400, 500)
 
 
-def _shape(failure: Failure, protocol: str | None) -> dict[str, Any]:
-    if protocol is not None and protocol.startswith("anthropic."):
-        error = {"type": failure.kind, "message": failure.message}
-        return {"type": "error", "error": error, "request_id": None}
-    kind = "invalid_request_error" if failure.status in _CLIENT_ERRORS else "server_error"
-    return {"error": {"message": failure.message, "type": kind, "param": None, "code": failure.code}}
+def _shape(failure: Failure, speaks: str | None) -> dict[str, Any]:
+    match speaks:
+        case "ollama":
+            return {"error": failure.message}
+        case "anthropic.messages":
+            error = {"type": failure.kind, "message": failure.message}
+            return {"type": "error", "error": error, "request_id": None}
+        case _:
+            kind = "invalid_request_error" if failure.status in _CLIENT_ERRORS else "server_error"
+            return {"error": {"message": failure.message, "type": kind, "param": None, "code": failure.code}}
 
 
-def as_event(failure: Failure, protocol: str | None) -> bytes:
+def as_event(failure: Failure, speaks: str | None) -> bytes:
     """Return a failure as the last event of a stream that had begun: the protocol's clients raise it as an error."""
-    name = b"event: error\n" if protocol is not None and protocol.startswith("anthropic.") else b""
-    return name + b"data: " + json.dumps(_shape(failure, protocol)).encode("ascii") + b"\n\n"
+    data = _shape(failure, speaks)
+    name = b""
+    if speaks == "anthropic.messages":
+        name = b"event: error\n"
+    elif speaks == "openai.responses":
+        # The reference has the fields flat; OpenAI's clients raise for an event with `error` in it.
+        name = b"event: error\n"
+        data = {"type": "error", "code": failure.code, "message": failure.message, "param": None, **data}
+    return name + b"data: " + json.dumps(data).encode("ascii") + b"\n\n"
 
 
-async def answer(send: Send, failure: Failure, protocol: str | None) -> None:
+async def answer(send: Send, failure: Failure, speaks: str | None) -> None:
     """Answer a request that has no other answer yet."""
-    body = json.dumps(_shape(failure, protocol)).encode("ascii")
+    body = json.dumps(_shape(failure, speaks)).encode("ascii")
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode("ascii")),

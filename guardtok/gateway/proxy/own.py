@@ -5,7 +5,6 @@ They are answered here and never forwarded: an upstream's path of the same name 
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse, Response
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
 
     from guardtok.gateway.gatekeeper import Gatekeeper
     from guardtok.gateway.metrics import Metrics
-
-METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client keeps the numbers of several processes; read by that library when it is imported."""
-
 
 def own_routes(gatekeeper: Gatekeeper, metrics: Metrics) -> list[Route]:
     """Return the routes of `/healthz`, `/readyz`, `/v1/policy` and `/metrics`."""
@@ -50,7 +45,7 @@ def own_routes(gatekeeper: Gatekeeper, metrics: Metrics) -> list[Route]:
         )
 
     async def numbers(_request: Request) -> Response:
-        body, kind = _of_all_processes() if METRICS_FOLDER in os.environ else metrics.render()
+        body, kind = metrics.render()
         return Response(body, headers={"content-type": kind})
 
     return [
@@ -60,11 +55,3 @@ def own_routes(gatekeeper: Gatekeeper, metrics: Metrics) -> list[Route]:
         Route("/metrics", numbers, methods=["GET"]),
     ]
 
-
-def _of_all_processes() -> tuple[bytes, str]:
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-    from prometheus_client.multiprocess import MultiProcessCollector
-
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)
-    return generate_latest(registry), CONTENT_TYPE_LATEST

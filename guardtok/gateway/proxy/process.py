@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from guardtok.errors import GuardtokError
 from guardtok.gateway.proxy.logs import configure_structlog, logging_config
-from guardtok.gateway.proxy.own import METRICS_FOLDER
 from guardtok.violation import visible
 
 if TYPE_CHECKING:
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
     from types import FrameType
     from typing import Any
+
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where prometheus_client keeps the numbers of several processes; read by that library when it is imported."""
 
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 _BACKLOG = 2048
@@ -187,7 +189,8 @@ class _Team:
             if self._ending or member.is_alive():
                 continue
             del self._members[member]
-            if time.monotonic() - started < _SHORT_LIFE:
+            # A status above zero is its own end, below zero it is a signal's: only the first would happen again.
+            if (member.exitcode or 0) > 0 and time.monotonic() - started < _SHORT_LIFE:
                 raise ServeError(f"A worker ended as it started, with status {member.exitcode}; see its log above.")
             _forget_numbers(member.pid)
             self._start()
