@@ -20,7 +20,13 @@ from guardtok.gateway.rendering.fields import read_fields
 from tests.tiny_llama import CHATML
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from guardtok.gateway.decision import Decision
+
+    Message = dict[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
 
 GUARD = Guard.load("chatml", tokenizer="guardtok", sinks=[])
 STRICT = Guard.load("strict", tokenizer="guardtok", sinks=[])
@@ -45,7 +51,7 @@ class Upstream:
         self.pieces = answer if isinstance(answer, list) else [json.dumps(answer).encode()]
         self.status = status
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         body, more = b"", True
         while more:
             message = await receive()
@@ -75,12 +81,12 @@ def ask(  # noqa: PLR0913 - one for each thing a test turns
     app = RenderedChats(upstream, Gatekeeper(LiveGuard(guard), observers), DIALECTS[dialect], template=CHATML)
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = [{"type": "http.request", "body": raw}]
-    sent: list[Any] = []
+    sent: list[Message] = []
 
-    async def receive() -> Any:
+    async def receive() -> Message:
         return given.pop() if given else {"type": "http.disconnect"}
 
-    async def send(message: Any) -> None:
+    async def send(message: Message) -> None:
         sent.append(message)
 
     headers = [(b"content-length", b"%d" % len(raw)), (b"authorization", b"Bearer key")]
