@@ -160,6 +160,8 @@ LLAMA = {"content": "hello", "stop": True, "stop_type": "eos", "tokens_evaluated
         ("stream", 1, "request.shape"),
         ("messages", "hi", "request.shape"),
         ("messages", [], "request.messages"),
+        ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "request.rendered"),
+        ("messages", [{"role": "user", "content": [7]}], "request.rendered"),
         ("messages", [{"role": "oracle", "content": "x"}], "request.messages"),
     ],
 )

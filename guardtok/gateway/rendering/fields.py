@@ -76,6 +76,8 @@ _TEXT_ALONE: dict[str, tuple[object, ...]] = {
 }
 """Fields that may come with these values, which ask for what guardtok gives anyway."""
 
+_TEXT_PARTS = frozenset({"text", "refusal"})
+
 _OWN = frozenset(
     {"add_generation_prompt", "continue_final_message", "documents", "messages", "request_id", "template", "tools"}
 )
@@ -131,8 +133,10 @@ def read_fields(body: object) -> ChatFields:
     sampling = {name: body[name] for name in SAMPLING if body.get(name) is not None}
     if body.get("max_completion_tokens") is not None:
         sampling["max_tokens"] = _take(body, "max_completion_tokens", int, 0)
+    messages = _take(body, "messages", list, [])
+    _refuse_media(messages)
     return ChatFields(
-        messages=_take(body, "messages", list, []),
+        messages=messages,
         documents=_take(body, "documents", list, None),
         variables=variables,
         # An answer is wanted, so the turn is opened unless the caller continues one.
@@ -175,6 +179,19 @@ def _check(name: str, value: object) -> None:
         + near_match(name, known)
         + " Leave it out.",
     )
+
+
+def _refuse_media(messages: list[Any]) -> None:
+    """Refuse parts that are no text: a template would write their place into the prompt, and nothing would be there."""
+    for index, message in enumerate(messages):
+        parts = message.get("content") if isinstance(message, dict) else None
+        for at, part in enumerate(parts if isinstance(parts, list) else ()):
+            if not isinstance(part, str) and not (isinstance(part, dict) and part.get("type") in _TEXT_PARTS):
+                raise RequestError(
+                    "request.rendered",
+                    f"$.messages[{index}].content[{at}]",
+                    "with `--render ids` a part is text: ids cannot carry media. Serve it without `--render ids`.",
+                )
 
 
 def _refused_template(path: str) -> RequestError:
