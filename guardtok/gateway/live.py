@@ -211,11 +211,7 @@ class LiveGuard:
         before, self._seen = self._seen, fingerprint(self._files)
         try:
             policy, revision = origin.read(old.revision or 0)
-            unchanged = is_same(policy, old.guard.policy)
-            if revision is not None and revision == old.revision and not unchanged:
-                fact = f"Revision {revision} is in force, and this bundle has the same number and says something else."
-                raise BundleError(f"{fact} Sign it under a higher one.")
-            unchanged = unchanged and revision == old.revision
+            unchanged = is_unchanged(policy, revision, old)
             if not unchanged:
                 self.current = Snapshot(build(policy), time.time(), revision)
         except BaseException as error:
@@ -246,17 +242,28 @@ class LiveGuard:
             except BaseException as error:  # noqa: PERF203 - each fails alone
                 if not is_failure(error):
                     raise
-                what = visible(type(each).__name__), visible(type(error).__name__)
-                logging.getLogger("guardtok").error("guardtok.observer_failed observer=%s error=%s", *what)
+                _report(each, error)
         return made
 
 
-def is_same(one: Policy, other: Policy) -> bool:
-    """Return whether two policies decide the same: their digests, and the ids that their lock files pin."""
-    locks = [
-        lock and (lock.tokenizer, lock.fingerprint, dict(lock.ids)) for lock in (one.lock, other.lock)
-    ]
-    return one.digest == other.digest and locks[0] == locks[1]
+def is_unchanged(policy: Policy, revision: int | None, old: Snapshot) -> bool:
+    """Return whether a policy is what is in force: its digest, the ids that its lock file pins, and its revision.
+
+    Raises:
+        BundleError: The revision is the one in force and what it holds is not.
+    """
+    both = policy, old.guard.policy
+    pins = [each.lock and (each.lock.tokenizer, each.lock.fingerprint, dict(each.lock.ids)) for each in both]
+    same = policy.digest == old.guard.policy.digest and pins[0] == pins[1]
+    if revision is not None and revision == old.revision and not same:
+        fact = f"Revision {revision} is in force, and this bundle has the same number and says something else."
+        raise BundleError(f"{fact} Sign it under a higher one.")
+    return same and revision == old.revision
+
+
+def _report(told: object, error: BaseException) -> None:
+    what = visible(type(told).__name__), visible(type(error).__name__)
+    logging.getLogger("guardtok").error("guardtok.observer_failed observer=%s error=%s", *what)
 
 
 def _log(made: Reload) -> None:

@@ -1,4 +1,4 @@
-"""Where a policy comes from: a file with those that it extends, or a signed bundle; and what to watch for its changes."""
+"""Where a policy comes from, a file with those that it extends or a signed bundle, and what to watch for changes."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _folders_on_the_way(file: Path) -> set[Path]:
             break
         folders.add(link.parent)
         try:
-            target = os.readlink(link)
+            target = link.readlink()
         except OSError:
             break
         path = Path(os.path.normpath(link.parent / target)) / path.relative_to(link)
