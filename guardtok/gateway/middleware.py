@@ -12,11 +12,13 @@ import os
 import re
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guardtok.errors import GuardtokError, RequestError
 from guardtok.gateway import answers, bodies, routes
 from guardtok.gateway.decision import Call, Decision
+from guardtok.gateway.running import Running
 from guardtok.gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class GuardtokMiddleware:
         self._app = app
         try:
             self._settings = Settings.from_env(os.environ, policy=policy, tokenizer=tokenizer, **settings)
-            self._gatekeeper = gatekeeper or self._settings.build()
+            self._running = Running.of(self._settings) if gatekeeper is None else Running(gatekeeper)
         except GuardtokError as error:
             # A server that builds its application late takes what is raised here for an application without lifespan.
             logging.getLogger("guardtok").critical("guardtok.not_started error=%s: %s", type(error).__name__, error)
@@ -97,8 +99,18 @@ class GuardtokMiddleware:
         elif kind == "websocket" and self._find(scope, "POST") is not None:
             await receive()
             await send({"type": "websocket.close", "code": _CLOSED_BY_POLICY})
+        elif kind == "lifespan":
+            await self._app(scope, receive, partial(self._tell, send))
         else:
             await self._app(scope, receive, send)
+
+    async def _tell(self, send: Send, message: Message) -> None:
+        """Pass on what the application says of its start and end, and start and end with it."""
+        if message["type"] == "lifespan.startup.complete":
+            self._running.start()
+        elif message["type"].startswith("lifespan.shutdown."):
+            await self._running.stop()
+        await send(message)
 
     def _find(self, scope: Scope, method: str) -> Route | None:
         path, root = scope["path"], scope.get("root_path", "").rstrip("/")
@@ -113,9 +125,10 @@ class GuardtokMiddleware:
         return None if is_passed else route
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
+        self._running.start()
         headers = scope["headers"]
         call = Call(route.path, _request_id(headers), (scope.get("client") or (None,))[0])
-        snapshot = self._gatekeeper.current
+        snapshot = self._running.gatekeeper.current
         try:
             admitted = await self._admit(headers, receive, route, call, snapshot)
         except bodies.DisconnectedError:
@@ -139,14 +152,14 @@ class GuardtokMiddleware:
                 return self._judge(raw, encoding, route, call, snapshot)
             return await asyncio.to_thread(self._judge, raw, encoding, route, call, snapshot)
         except RequestError as error:
-            return self._gatekeeper.turn_away(error, route.protocol, call, snapshot).decision
+            return self._running.gatekeeper.turn_away(error, route.protocol, call, snapshot).decision
 
     def _judge(self, raw: bytes, encoding: str, route: Route, call: Call, snapshot: Snapshot) -> _Admitted | Decision:
         value = bodies.parse(bodies.decode(raw, encoding, self._settings.max_body))
         if not isinstance(value, dict):
             raise RequestError("request.shape", "$", "The body is no object. Send a JSON object.")
         protocol = route.protocol_of(value)
-        outcome = self._gatekeeper.judge_request(value, protocol, call, snapshot)
+        outcome = self._running.gatekeeper.judge_request(value, protocol, call, snapshot)
         return outcome.decision if outcome.refusal else _Admitted(bodies.dump(outcome.body), protocol)
 
     async def _refuse(self, scope: Scope, send: Send, route: Route, decision: Decision) -> None:
