@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
     App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_LARGE = 64 * 1024
+LARGE = 64 * 1024
 """Bytes from which a body is judged in a thread, so that it does not hold up every other request."""
 
 _PATIENCE = 2.0
@@ -130,7 +130,7 @@ class GuardtokMiddleware:
     async def _guard(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
         self._running.start()
         headers = scope["headers"]
-        call = Call(route.path, _request_id(headers), (scope.get("client") or (None,))[0])
+        call = Call(route.path, request_id_of(headers), (scope.get("client") or (None,))[0])
         snapshot = self._running.gatekeeper.current
         try:
             admitted = await self._admit(headers, receive, route, call, snapshot)
@@ -151,7 +151,7 @@ class GuardtokMiddleware:
                 return _Admitted(await _read_nothing(receive, headers), "")
             encoding = bodies.encoding_of(headers)
             raw = await bodies.read(receive, self._settings.max_body, headers)
-            if len(raw) < _LARGE and encoding == "identity":
+            if len(raw) < LARGE and encoding == "identity":
                 return self._judge(raw, encoding, route, call, snapshot)
             return await asyncio.to_thread(self._judge, raw, encoding, route, call, snapshot)
         except RequestError as error:
@@ -187,7 +187,8 @@ class GuardtokMiddleware:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _request_id(headers: Headers) -> str:
+def request_id_of(headers: Headers) -> str:
+    """Return the caller's `x-request-id`, where it is fit for headers and logs, or a new one."""
     for name, value in headers:
         if name.lower() == b"x-request-id" and _SANE_ID.fullmatch(value):
             return value.decode("ascii")
