@@ -14,24 +14,24 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from guardtok.errors import RefusedError, RequestError, StreamClosedError
+from guardtok.clean import is_clean
+from guardtok.errors import LimitError, RefusedError, RequestError, StreamClosedError
 from guardtok.examine import Examiner
 from guardtok.records import LOGGED_GROUPS, defuse
 from guardtok.requests.arguments import UnreadableError, read_json
-from guardtok.requests.channels import Channel, HeldText, has_escaped_forms
-from guardtok.requests.labels import Kind, Label
-from guardtok.requests.pieces import Reading, get, put, spell_steps, strings
+from guardtok.requests.channels import Channel
+from guardtok.requests.json_text import JsonText
+from guardtok.requests.pieces import get, put, spell_steps, strings
 from guardtok.requests.probabilities import drop_probabilities
 from guardtok.requests.sse import EventReader, write_event
 from guardtok.sinks import emit
 from guardtok.stream import Stream
-from guardtok.text import UNKNOWN
 from guardtok.violation import Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from guardtok.requests.pieces import Dialect, Piece, Steps
+    from guardtok.requests.pieces import Dialect, Piece, Reading, Steps
     from guardtok.requests.request import Rewriter
     from guardtok.requests.sse import Event
     from guardtok.violation import Violation
@@ -62,8 +62,8 @@ class ReplyStream:
         self._request_id = request_id
         self._reader = EventReader()
         self._open = True
-        self._whole_json = has_escaped_forms(rewriter.ruleset)
-        self._texts: dict[Steps, Channel | HeldText] = {}
+        self._room = rewriter.ruleset.policy.limits.max_chars
+        self._texts: dict[Steps, Channel | JsonText] = {}
         self._last: dict[Steps, tuple[dict[str, Any], Piece, bool]] = {}  # of open texts, the last event of each
         self._said: dict[tuple[str, str], str] = {}  # by place and text: what went on, where something was found
         self._found: list[Violation] = []  # outside of texts
@@ -175,6 +175,13 @@ class ReplyStream:
         made: dict[Steps, str] = {}
         for piece in reading.pieces:
             fragment = get(body, piece.steps)
+            self._room -= len(fragment)
+            if self._room < 0:
+                limit = self._ruleset.policy.limits.max_chars
+                raise LimitError(
+                    f"The reply has more than the {limit:,} characters that the policy takes. "
+                    "Ask for a shorter one, or raise `limits.max_chars`."
+                )
             text = self._texts.get(piece.text)
             if text is None:
                 text = self._texts[piece.text] = self._begin(piece)
@@ -186,13 +193,17 @@ class ReplyStream:
                 made[piece.steps] = self._guarded(text, fragment)
         return made
 
-    def _begin(self, piece: Piece) -> Channel | HeldText:
+    def _begin(self, piece: Piece) -> Channel | JsonText:
         if len(self._texts) >= MAX_TEXTS:
             raise RequestError("reply.size", "$", f"the reply has more than {MAX_TEXTS:,} texts.")
-        if piece.json and self._whole_json:
-            return HeldText(piece.path, partial(self._judge_json, piece), self._ruleset.policy.limits.max_chars)
+        if piece.json:
+            clean = partial(is_clean, source=piece.source, ruleset=self._ruleset)
+            return JsonText(piece.path, partial(self._begin_text, piece.source, keep=False), clean)
+        return self._begin_text(piece.source, piece.path, keep=self._dialect.restates)
+
+    def _begin_text(self, source: str, path: str, *, keep: bool) -> Channel:
         logged = self._logged
-        shown = defuse(piece.path, self._ruleset)
+        shown = defuse(path, self._ruleset)
 
         def log(records: Iterable[Violation]) -> None:
             logged.extend(replace(record, path=shown) for record in records)
@@ -201,14 +212,14 @@ class ReplyStream:
             self._ruleset,
             self._rewriter.breaker,
             self._rewriter.beginnings,
-            piece.source,
+            source,
             key=self._rewriter.examiner.key,
             request_id=self._request_id,
             emit=log,
         )
-        return Channel(stream, piece.path, shown, json=piece.json, keep=self._dialect.restates)
+        return Channel(stream, path, shown, keep=keep)
 
-    def _guarded(self, text: Channel | HeldText, fragment: str | None) -> str:
+    def _guarded(self, text: Channel | JsonText, fragment: str | None) -> str:
         """Feed a text, or end it, and return what can go on; what refuses it gets the text's place."""
         try:
             return text.finish() if fragment is None else text.feed(fragment)
@@ -268,12 +279,6 @@ class ReplyStream:
         finally:
             self._logged[logged:] = [replace(each, path=reading.place(each.path)) for each in self._logged[logged:]]
         raise self._refuse(token, [replace(each, path=reading.place(each.path)) for each in refused])
-
-    def _judge_json(self, piece: Piece, text: str) -> str:
-        """Return a text of JSON, whole, with everything in it sanitized."""
-        label = Label(UNKNOWN, {"text": Label(piece.source, kind=Kind.JSON)})
-        made: str = self._judge({"text": text}, Reading((), (), label, (("$.text", piece.path),)))["text"]
-        return made
 
     def _remember(
         self, body: dict[str, Any], made: dict[str, Any], reading: Reading, found: tuple[Violation, ...]
