@@ -38,7 +38,8 @@ FLOORS: dict[float, set[str]] = {
     5.5: {"examine"},
     5.7: {"requests"},
     6: {"guard"},
-    7: {"bundles", "corpus", "explanation", "extending", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
+    6.5: {"bundles"},
+    7: {"corpus", "explanation", "extending", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
     8: {"cli"},
     9: {"__init__", "__main__"},
 }
