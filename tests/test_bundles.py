@@ -12,6 +12,7 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
+from bundled import PEM, PUBLIC, SECRET
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,9 +29,6 @@ from guardtok.policy.files import shipped_policies
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECRET = Ed25519PrivateKey.from_private_bytes(b"guardtok tests sign with this...")
-PEM = SECRET.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-PUBLIC = SECRET.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 CHILD = 'guardtok: 1\nname: mine\nextends: ../base/parent.yaml\ncustom_tokens: {"<|tool|>": auto}\n'
 PARENT = 'guardtok: 1\nextends: chatml\nsources:\n  user: {default: escape, block: ["<|im_start|>"]}\n'
 LOCK = {"guardtok_lock": 1, "tokenizer": "guardtok", "fingerprint": f"sha256:{'0' * 64}", "ids": {"<|tool|>": 9000}}

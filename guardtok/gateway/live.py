@@ -201,9 +201,10 @@ class LiveGuard:
         """Reload if a file has changed, and again and again while the last reload failed: what it lacks may come."""
         with self._lock:
             if self._problem or fingerprint(self._files) != self._seen:
-                self._reload()
+                # The first look only learns what was loaded: that it is unchanged is no news.
+                self._reload(quiet=not self._seen)
 
-    def _reload(self) -> Reload:
+    def _reload(self, *, quiet: bool = False) -> Reload:
         old, build, origin = self.current, self._build, self._origin
         if origin is None or build is None:
             return Reload("unchanged", old)
@@ -223,7 +224,7 @@ class LiveGuard:
             # What these held when they were read nobody knows: the next look reads once more.
             self._files, self._seen = files, {}
         made = Reload("unchanged" if unchanged else "loaded", self.current)
-        return made if unchanged and not before else self._tell(made)
+        return made if unchanged and quiet else self._tell(made)
 
     def _refuse(self, error: BaseException, *, known: bool) -> Reload:
         # Only guardtok's own errors are known to quote nothing but the policy.
