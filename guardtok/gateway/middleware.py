@@ -128,7 +128,7 @@ class GuardtokMiddleware:
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
         self._running.start()
-        headers = scope["headers"]
+        headers = [*scope["headers"]]
         call = Call(route.path, request_id_of(headers), (scope.get("client") or (None,))[0])
         snapshot = self._running.gatekeeper.current
         try:
