@@ -154,6 +154,9 @@ def find(method: str, path: str, *, prefixes: Iterable[str] = ANYWHERE, open_pat
     known = _ROUTES.get(path)
     if known is not None and prefixes == ANYWHERE:
         return known
+    if path and not path.startswith("/"):
+        # A target with its host in it (`http://host/v1/messages`), which servers cut in different ways.
+        return UNKNOWN
     for spelling in (canonicalize(path), path.casefold()):
         for prefix in prefixes:
             below = _below(prefix, spelling)
