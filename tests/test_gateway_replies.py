@@ -214,7 +214,7 @@ def test_an_empty_reply_passes(blocking: Guard) -> None:
 
 @given(st.lists(st.sampled_from(["a", "é", FORBIDDEN, "<|im_", "end|>", "<"]), min_size=1, max_size=5), st.data())
 def test_a_stream_is_sanitized_as_it_comes(escaping: Guard, said: list[str], data: st.DataObject) -> None:
-    """However texts, events and bytes are cut, what comes out is what the whole would be, with or without a `[DONE]`."""
+    """However texts, events and bytes are cut, what comes out is what the whole would be, ended by `[DONE]` or not."""
     is_ended = data.draw(st.booleans())
     whole = stream(*said) if is_ended else stream(*said).removesuffix(b"data: [DONE]\n\n")
     places = data.draw(st.lists(st.integers(0, len(whole)), max_size=6))
