@@ -116,7 +116,7 @@ class Rewriter:
         try:
             work.do(body, label)
         except BodyError as error:
-            ledger.give_up(error.rule, spell(error.place), error.fact)
+            ledger.give_up("request.size", spell(error.place), str(error))
         except LimitError as error:
             ledger.give_up_on(error, "$", 0)
         if not ledger.clean:
