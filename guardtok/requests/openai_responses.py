@@ -43,7 +43,7 @@ _CALLED = Label(
         **dict.fromkeys(("output", "outputs", "results", "result", "error"), label_output("tool_result")),
     },
 )
-_ANSWERED = Label("tool_result", {**_OWN, "name": NAME, "output": label_output("tool_result")})
+_ANSWERED = Label("tool_result", {**_OWN, "name": NAME, "tools": TOOLS, "output": label_output("tool_result")})
 _THOUGHT = Label("assistant", {**_OWN, "summary": label_output("assistant"), "content": label_output("assistant")})
 _OFFERED = Label("tool_definition", {**_OWN, "role": VERBATIM, "tools": TOOLS, "error": Label("tool_result")})
 
