@@ -20,7 +20,7 @@ from guardtok.requests.paths import spell
 from guardtok.requests.roles import is_role, say_unknown
 from guardtok.requests.token_ids import are_ids, copy_ids, find_reserved
 from guardtok.text import UNKNOWN, Text
-from guardtok.violation import visible
+from guardtok.violation import Mode, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,7 +241,9 @@ class Walk:
             self._refuse(place, str(error))
         if inner is None:
             return None
-        inside = Inside([], inner.repeated)
+        # Readers differ in which of two equal keys counts; what goes on has one of each.
+        enforced = self._ruleset.modes[self.source_of(label)] is Mode.ENFORCE
+        inside = Inside([], inner.repeated and enforced)
         room, self._room = self._room, self._room + len(text)  # Its characters were counted with the string.
         inside.holder.append(self._copy_inner(inner.value, Label(label.source), inside.holder, place))
         self._room = room
