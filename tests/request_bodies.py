@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import collections.abc
 import types
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming as ChatParams
@@ -15,6 +15,18 @@ from openai.types.responses.response_create_params import ResponseCreateParamsNo
 from pydantic import BaseModel
 from typing_extensions import NotRequired, Required, get_type_hints, is_typeddict
 
+from guardtok.guard import Guard
+from guardtok.policy import parse_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from guardtok.requests import SanitizedRequest
+    from guardtok.sinks import Sink
+
+ESCAPE = 'sources: {"*": {default: escape}}'
+"""A policy under which nobody writes a token, and nothing is refused for one."""
+
 ROOTS: dict[str, Any] = {
     "openai.chat": ChatParams,
     "openai.completions": CompletionParams,
@@ -22,6 +34,39 @@ ROOTS: dict[str, Any] = {
     "anthropic.messages": MessageCreateParamsNonStreaming,
 }
 """The type of a request's body, by protocol."""
+
+
+def guard_of(text: str = ESCAPE, tokenizer: str | None = None, sinks: Iterable[Sink] = ()) -> Guard:
+    """Return a guard for the text of a policy, without its first line."""
+    return Guard.load(parse_policy(f"guardtok: 1\n{text}"), tokenizer, sinks=sinks)
+
+
+def chat(*contents: Any, **fields: Any) -> dict[str, Any]:
+    """Return a request with a message of the user for each content."""
+    return {"model": "m", "messages": [{"role": "user", "content": each} for each in contents], **fields}
+
+
+def called(arguments: Any) -> dict[str, Any]:
+    """Return a request with a call that has these arguments."""
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"model": "m", "messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]}
+
+
+def parts(*texts: str) -> list[dict[str, str]]:
+    """Return parts with these texts."""
+    return [{"type": "text", "text": text} for text in texts]
+
+
+def content_of(request: SanitizedRequest) -> Any:
+    """Return the first message's content."""
+    return request.body["messages"][0]["content"]
+
+
+def arguments_of(request: SanitizedRequest) -> str:
+    """Return the arguments of the first call."""
+    arguments: str = request.body["messages"][0]["tool_calls"][0]["function"]["arguments"]
+    return arguments
+
 
 MAX_DEPTH = 9
 _LISTS = {list, collections.abc.Iterable, collections.abc.Sequence}

@@ -1,5 +1,7 @@
 """Whole requests: nothing that the policy forbids is left in any string, key or join, and nothing else is changed."""
 
+# ruff: noqa: ANN401 - JSON is any value
+
 from __future__ import annotations
 
 import copy
@@ -11,18 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardtok.errors import LimitError, RefusedError, RequestError, SurrogateError
-from guardtok.guard import Guard
-from guardtok.policy import parse_policy
-from guardtok.requests import PROTOCOLS, SanitizedRequest
+from guardtok.errors import RefusedError, RequestError
 from guardtok.ruleset import FormKind
-from guardtok.text import Text
 from guardtok.violation import Action, Mode
+from tests.request_bodies import ESCAPE, guard_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ESCAPE = 'sources: {"*": {default: escape}}'
 POLICIES = {
     "escape": ESCAPE,
     "strip": 'sources: {"*": {default: escape}, user: {default: strip}, tool_arguments: {default: strip}}',
@@ -31,48 +29,13 @@ POLICIES = {
 }
 
 
-def guard_of(text: str = ESCAPE, tokenizer: str | None = None, **options: Any) -> Guard:
-    """Return a guard for the text of a policy, without its first line."""
-    return Guard.load(parse_policy(f"guardtok: 1\n{text}"), tokenizer, sinks=options.pop("sinks", ()), **options)
-
-
 GUARDS = {name: guard_of(text) for name, text in POLICIES.items()}
 FORMS = {
-    name: re.compile("|".join(re.escape(form.text) for form in guard.ruleset.forms if form.kind is not FormKind.FOREIGN))
+    name: re.compile(
+        "|".join(re.escape(form.text) for form in guard.ruleset.forms if form.kind is not FormKind.FOREIGN)
+    )
     for name, guard in GUARDS.items()
 }
-
-
-@pytest.fixture
-def guard() -> Guard:
-    """A guard over the whole catalogue that escapes every form."""
-    return GUARDS["escape"]
-
-
-def chat(*contents: Any, **fields: Any) -> dict[str, Any]:
-    """Return a request with a message of the user for each content."""
-    return {"model": "m", "messages": [{"role": "user", "content": each} for each in contents], **fields}
-
-
-def called(arguments: Any) -> dict[str, Any]:
-    """Return a request with a call that has these arguments."""
-    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
-    return {"model": "m", "messages": [{"role": "assistant", "content": None, "tool_calls": [call]}]}
-
-
-def parts(*texts: str) -> list[dict[str, str]]:
-    """Return parts with these texts."""
-    return [{"type": "text", "text": text} for text in texts]
-
-
-def said(request: SanitizedRequest) -> Any:
-    """Return the first message's content."""
-    return request.body["messages"][0]["content"]
-
-
-def arguments_of(request: SanitizedRequest) -> str:
-    """Return the arguments of the first call."""
-    return request.body["messages"][0]["tool_calls"][0]["function"]["arguments"]
 
 
 def strings_of(value: Any) -> Iterator[str]:
@@ -154,7 +117,7 @@ def test_nothing_is_left_in_any_string_key_argument_or_join(name: str, body: Any
         assert error.rule == "request.keys"  # noqa: PT017 - the one way in which such a body can be refused
         return
     except RefusedError as error:
-        rules = {v.rule for v in error.violations if v.action is Action.BLOCK}  # noqa: PT017 - as above
+        rules = {v.rule for v in error.violations if v.action is Action.BLOCK}
         assert rules == {"request.verbatim"}
         return
     assert body == before
