@@ -22,7 +22,7 @@ MESSAGES = options(
         shape=Shape.LIST,
         joined=True,
     ),
-    system=label_content("system"),
+    system=label_content("system", joined=True),
     tools=TOOLS,
     tool_choice=TOOL,
     output_config=DEFINITION,

@@ -84,9 +84,14 @@ def options(**fields: Label) -> Label:
 
 
 @lru_cache(maxsize=64)
-def label_content(source: str) -> Label:
-    """Return the label of a content that a source wrote: a string, or parts whose texts a template may join."""
-    return Label(source, items=_label_part(source), shape=Shape.CONTENT, joined=True)
+def label_content(source: str, *, joined: bool = False) -> Label:
+    """Return the label of a content that a source wrote: a string, or parts whose texts a template may join.
+
+    Args:
+        source: The source.
+        joined: Whether it stands alone. The contents of messages are joined with those of their neighbours.
+    """
+    return Label(source, items=_label_part(source), shape=Shape.CONTENT, joined=joined)
 
 
 @lru_cache(maxsize=64)
@@ -111,7 +116,6 @@ def label_contents(source: str) -> Label:
         source,
         items=Label(source, part.fields, by="type", cases=cases),
         shape=Shape.CONTENT,
-        joined=True,
     )
 
 
