@@ -97,6 +97,18 @@ def test_a_refusal_names_rule_and_place() -> None:
     assert (watched["allowed"], watched["findings"][0]["mode"]) == (True, "monitor")
 
 
+def test_a_request_s_places_are_logged_and_its_text_is_not() -> None:
+    """The finding has the JSON path; what stood there is nowhere, masked or not."""
+    body = {"model": "m", "messages": [{"role": "user", "content": f"{PRIVATE} <|im_start|>"}], PRIVATE: 4111}
+    decision = Gatekeeper(GUARDS).judge_request(body, "openai.chat", CALL).decision
+    for masked in (False, True):
+        line = written(decision, masked_input=masked)
+        assert line["path"] == "request/openai.chat"
+        assert line["result"]["refusal"]["path"] == "$.messages[0].content"
+        assert "4111" not in json.dumps(line)
+        assert "<|im_start|>" not in json.dumps(line)
+
+
 def test_a_flood_of_forms_is_no_flood_of_lines() -> None:
     """Of a thousand different findings a bounded number is listed; the count has them all."""
     found = decide("<|im_end|>").violations[0]
