@@ -249,6 +249,10 @@ class RequestError(GuardtokError, ValueError):
         return type(self), (self.rule, self.path, self.fact)
 
 
+class SettingsError(GuardtokError, ValueError):
+    """A gateway is told nothing to guard by, or told it in a way that it does not take; nothing is served."""
+
+
 class BundleError(GuardtokError, ValueError):
     """A policy bundle is not what it should be: unsigned, altered, stale, or no bundle at all."""
 
