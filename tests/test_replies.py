@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +28,7 @@ SAID = TEXTS.map(lambda text: json.loads(json.dumps(text)))
 """Texts as JSON gives them: two halves of a surrogate pair are one character."""
 
 ARGUMENTS = st.builds(
-    lambda value, ascii: json.dumps(value, ensure_ascii=ascii),
+    lambda value, escaped: json.dumps(value, ensure_ascii=escaped),
     st.dictionaries(st.sampled_from("kmn"), SAID | st.lists(SAID, max_size=2) | st.none(), max_size=3),
     st.booleans(),
 )
@@ -61,7 +62,7 @@ def guard(name: str, more: str = "") -> Guard:
 def cut(body: bytes, places: list[int]) -> list[bytes]:
     """Return bytes cut at these places, each a number modulo their length."""
     borders = sorted({place % (len(body) + 1) for place in places} | {0, len(body)})
-    return [body[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    return [body[a:b] for a, b in pairwise(borders)]
 
 
 def pour(stream: ReplyStream, chunks: Iterable[bytes]) -> tuple[bytes, GuardtokError | None]:
@@ -94,7 +95,7 @@ def same(one: Reply, other: Reply) -> bool:
 def test_a_stream_says_what_the_whole_reply_would(
     protocol: str, name: str, reply: Reply, places: list[int], borders: list[int]
 ) -> None:
-    """For every protocol, policy and way to cut: the texts, what was found and how much, read with the clients' types."""
+    """For every protocol, policy and way to cut: the texts, read with the clients' types, and what was found."""
     whole, stream, read, parts = PROTOCOLS[protocol]
     one = guard(name)
     through = one.reply_stream(protocol=protocol)
@@ -138,7 +139,7 @@ def test_what_came_out_before_a_refusal_is_a_prefix(
 def test_what_went_through_goes_through_again_unchanged(
     protocol: str, name: str, reply: Reply, places: list[int]
 ) -> None:
-    """Each text is the same. (Something may be reported again: a look-alike over what was cut.)"""
+    """Each text is the same; something may be reported again, such as a look-alike over what was cut."""
     one = guard(name)
     out, error = pour(one.reply_stream(protocol=protocol), PROTOCOLS[protocol][1](reply, Cutter(places)))
     assume(error is None)
@@ -210,7 +211,7 @@ def strings_of(body: bytes) -> str:
     return "\n\x01\n".join(found)
 
 
-def chat(*deltas: dict[str, Any], **more: Any) -> list[bytes]:
+def chat(*deltas: dict[str, Any], **more: object) -> list[bytes]:
     """Return events of a chat, one for each delta."""
     return [event({"choices": [{"index": 0, "delta": delta, **more}]}) for delta in deltas]
 
@@ -330,8 +331,8 @@ def test_a_server_that_restates_another_text_is_guarded_too() -> None:
         ("openai.responses", {"type": "response.new_thing.delta", "delta": {"x": "<|im_end|>"}}),
         ("openai.responses", {"type": "new", "anything": ["<|im_end|>"]}),
         ("anthropic.messages", {"type": "new_event", "text": "<|im_end|>"}),
-        ("anthropic.messages", {"type": "content_block_delta", "index": 0, "delta": {"type": "new", "words": "<|im_end|>"}}),
-        ("anthropic.messages", {"type": "content_block_start", "index": 0, "content_block": {"type": "new", "x": "<|im_end|>"}}),
+        ("anthropic.messages", {"type": "content_block_delta", "index": 0, "delta": {"type": "x", "y": "<|im_end|>"}}),
+        ("anthropic.messages", {"type": "content_block_start", "content_block": {"type": "x", "y": "<|im_end|>"}}),
     ],
 )  # fmt: skip
 def test_what_nobody_knows_yet_is_guarded(protocol: str, data: dict[str, Any]) -> None:
@@ -402,7 +403,7 @@ def test_more_of_a_text_that_ended_is_refused() -> None:
 
 
 def test_a_body_that_ends_in_the_middle_of_an_event_loses_only_that() -> None:
-    """As with clients: what could be one goes on, what could not is dropped, and what was held back comes all the same."""
+    """What could be an event goes on, what could not is dropped as clients do, and what was held back comes."""
     first, second = chat({"content": "a <"}, {"content": "= c"})
     for end, expected in ((second.rstrip(), ["a ", "<= c"]), (second[:20], ["a ", "<"]), (b": note", ["a ", "<"])):
         stream = CHATML.reply_stream(protocol="openai.chat")
@@ -450,9 +451,9 @@ def test_bounds_hold_over_all_texts() -> None:
     with pytest.raises(LimitError):
         stream.feed(b"".join(chat(*({"content": "aaa", "reasoning": "bbb"} for _ in range(10)))))
     stream = CHATML.reply_stream(protocol="openai.completions")
+    stream.feed(event({"choices": [{"index": index, "text": "a"} for index in range(4096)]}))
     with pytest.raises(RequestError, match=r"4,096 texts"):
-        for first in range(0, 5000, 100):
-            stream.feed(event({"choices": [{"index": first + i, "text": "a"} for i in range(100)]}))
+        stream.feed(event({"choices": [{"index": 4096, "text": "a"}]}))
 
 
 def test_violations_are_capped_and_counted() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from replies import PROTOCOLS, Cutter, Reply
@@ -62,8 +62,8 @@ def test_a_refusal_is_an_answer_and_no_error() -> None:
     told: list[Decision] = []
     gate = open_gate(told)
     assert gate.feed(chat("a")) == (chat("a"), None)
-    data, refusal = gate.feed(chat("b") + chat("<|im_start|>") + chat("c"))
-    assert data == chat("b")
+    data, refusal = gate.feed(chat("= ") + chat("<|im_start|>") + chat("c"))
+    assert data == chat("= ")
     assert refusal is not None
     assert (refusal.blame, refusal.path) == (Blame.POLICY, "$.choices[0].message.content")
     assert "<|im_start|>" not in refusal.message
@@ -90,7 +90,7 @@ def test_a_failure_admits_nothing_and_is_told(monkeypatch: pytest.MonkeyPatch) -
     told: list[Decision] = []
     gate = open_gate(told)
 
-    def fail(*_: Any) -> bytes:
+    def fail(*_: object) -> bytes:
         raise RuntimeError("<|im_end|>")
 
     monkeypatch.setattr("guardtok.requests.reply_stream.ReplyStream._take", fail)
@@ -120,7 +120,7 @@ def test_an_interrupt_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Decision] = []
     gate = open_gate(told)
 
-    def interrupt(*_: Any) -> bytes:
+    def interrupt(*_: object) -> bytes:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("guardtok.requests.reply_stream.ReplyStream._take", interrupt)
