@@ -401,6 +401,13 @@ def test_a_key_that_comes_twice_means_one_thing() -> None:
     assert out == b'data: {"choices":[{"delta":{"content":"b"}}]}\n\n'
 
 
+def test_two_choices_of_one_index_end_once() -> None:
+    """A server may say twice that a choice ends."""
+    choice = {"index": 0, "delta": {"content": "<"}, "finish_reason": "stop"}
+    out = CHATML.reply_stream(protocol="openai.chat").feed(event({"choices": [choice, choice]}))
+    assert b'"content":"<<"' in out
+
+
 def test_more_of_a_text_that_ended_is_refused() -> None:
     """What was held back of it has gone on; a form over that seam would be seen by nobody."""
     stream = CHATML.reply_stream(protocol="openai.chat")
@@ -464,9 +471,9 @@ def test_bounds_hold_over_all_texts() -> None:
     with pytest.raises(LimitError):
         stream.feed(b"".join(chat(*({"content": "bbb", "reasoning": "ccc"} for _ in range(10)))))
     stream = CHATML.reply_stream(protocol="openai.completions")
-    stream.feed(event({"choices": [{"index": index, "text": "a"} for index in range(4096)]}))
-    with pytest.raises(RequestError, match=r"4,096 texts"):
-        stream.feed(event({"choices": [{"index": 4096, "text": "a"}]}))
+    stream.feed(event({"choices": [{"index": index, "text": "a"} for index in range(2048)]}))
+    with pytest.raises(RequestError, match=r"2,048 texts"):
+        stream.feed(event({"choices": [{"index": 2048, "text": "a"}]}))
 
 
 def test_violations_are_capped_and_counted() -> None:
