@@ -1,12 +1,13 @@
 """The webhooks of agentgateway and kgateway: `POST /request` and `POST /response`.
 
-agentgateway reads the verdict out of the body whatever the status says, and takes any object for a pass that is neither
-a mask nor a rejection. So every refusal is a whole RejectAction, with status 200 outside and the caller's inside.
+They read the verdict out of the body, whatever the status says, and take any object for a pass that is neither a mask
+nor a rejection that they know. Rejections of replies came with agentgateway 1.0: older ones, and Gloo AI Gateway by its
+published schema, would take one for a pass. So a request is refused by a RejectAction, and a reply by a mask that
+leaves nothing of it; one whose choices cannot be counted by a mask of none, which every version refuses to apply.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from guardtok.gateway import answers
@@ -15,7 +16,7 @@ from guardtok.gateway.guardrails.shapes import AnyText, Envelope, take
 
 if TYPE_CHECKING:
     from guardtok.gateway.decision import Call, Refusal
-    from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
+    from guardtok.gateway.gatekeeper import Gatekeeper
 
 
 class _Message(Envelope):
@@ -46,7 +47,10 @@ class _Response(Envelope):
 def _judge_request(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
     asked = take(_Request, body).body.messages
     outcome = gatekeeper.judge_request({"messages": [_plain(one) for one in asked]}, "openai.chat", call)
-    return _answer(outcome, "messages")
+    decision = outcome.decision
+    if decision.refusal is not None:
+        return _reject(decision.refusal, decision.id)
+    return _mask({"messages": outcome.body["messages"]}, decision.id) if decision.changed else _pass(decision.id)
 
 
 def _judge_response(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
@@ -56,11 +60,15 @@ def _judge_response(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
         {"index": index, "message": {"role": "assistant", "content": one.content}} for index, one in enumerate(said)
     ]
     outcome = gatekeeper.judge_reply({"choices": choices}, "openai.chat", call)
-    if outcome.refusal is None:
-        for choice, one in zip(outcome.body["choices"], said, strict=True):
-            choice["message"]["role"] = one.role
-            del choice["index"]
-    return _answer(outcome, "choices")
+    decision, refusal = outcome.decision, outcome.refusal
+    if refusal is not None:
+        texts = [answers.explain(refusal)] * len(said)
+    elif decision.changed:
+        texts = [choice["message"]["content"] for choice in outcome.body["choices"]]
+    else:
+        return _pass(decision.id)
+    made = [{"message": {"role": one.role, "content": text}} for one, text in zip(said, texts, strict=True)]
+    return _mask({"choices": made}, decision.id)
 
 
 def _plain(message: _Message) -> dict[str, Any]:
@@ -68,14 +76,13 @@ def _plain(message: _Message) -> dict[str, Any]:
     return {"role": message.role, "content": message.content, **(message.model_extra or {})}
 
 
-def _answer(outcome: Outcome, name: str) -> Answer:
-    decision = outcome.decision
-    if decision.refusal is not None:
-        return _reject(decision.refusal, decision_id=decision.id)
-    if not decision.changed:
-        return Answer({"action": {"reason": "Nothing was changed."}}, decision_id=decision.id)
-    reason = "Control tokens of the model were broken or taken out."
-    return Answer({"action": {"body": {name: outcome.body[name]}, "reason": reason}}, decision_id=decision.id)
+def _pass(decision_id: str) -> Answer:
+    return Answer({"action": {"reason": "Nothing was changed."}}, decision_id=decision_id)
+
+
+def _mask(body: dict[str, Any], decision_id: str) -> Answer:
+    reason = "Control tokens of the model were found; the decision log says which."
+    return Answer({"action": {"body": body, "reason": reason}}, decision_id=decision_id)
 
 
 def _reject(refusal: Refusal, decision_id: str | None = None) -> Answer:
@@ -84,6 +91,9 @@ def _reject(refusal: Refusal, decision_id: str | None = None) -> Answer:
     return Answer({"action": action}, decision_id=decision_id)
 
 
-_make = partial(Dialect, refuse=_reject)
-REQUEST = _make("agentgateway-request", "/request", _judge_request)
-RESPONSE = _make("agentgateway-response", "/response", _judge_response)
+def _withhold(refusal: Refusal) -> Answer:
+    return Answer({"action": {"body": {"choices": []}, "reason": refusal.rule}})
+
+
+REQUEST = Dialect("agentgateway-request", "/request", _judge_request, _reject)
+RESPONSE = Dialect("agentgateway-response", "/response", _judge_response, _withhold)
