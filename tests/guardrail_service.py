@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardtok import Guard
@@ -33,10 +32,10 @@ FORMS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 @cache
 def guard() -> Guard:
     """Return a guard that logs nothing."""
-    return Guard(parse_policy(POLICY, name="service"), _tokenizer(), sinks=())
+    return Guard.load(parse_policy(POLICY), "guardtok", sinks=())
 
 
-def make(*observers: object) -> tuple[Gatekeeper, list[Decision]]:
+def make() -> tuple[Gatekeeper, list[Decision]]:
     """Return a gatekeeper, and the list of what it decides."""
     decisions: list[Decision] = []
-    return Gatekeeper(LiveGuard(guard()), (decisions.append, *observers)), decisions
+    return Gatekeeper(LiveGuard(guard()), (decisions.append,)), decisions

@@ -55,7 +55,7 @@ def _judge_request(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
 
 def _judge_response(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
     said = [choice.message for choice in take(_Response, body).body.choices]
-    # Some protocols have no role in a reply; whatever it is called, a model wrote it.
+    # Some protocols have no role in a reply; whatever it is called, a model wrote it. Back it is not read.
     choices = [
         {"index": index, "message": {"role": "assistant", "content": one.content}} for index, one in enumerate(said)
     ]
@@ -67,7 +67,7 @@ def _judge_response(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
         texts = [choice["message"]["content"] for choice in outcome.body["choices"]]
     else:
         return _pass(decision.id)
-    made = [{"message": {"role": one.role, "content": text}} for one, text in zip(said, texts, strict=True)]
+    made = [{"message": {"role": "assistant", "content": text}} for text in texts]
     return _mask({"choices": made}, decision.id)
 
 
