@@ -21,7 +21,7 @@ from guardtok.scan import scan
 from guardtok.violation import Action, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from guardtok.breaking import Breaker
     from guardtok.decide import Decided, Finding
@@ -68,10 +68,11 @@ class Piece:
         self.holder[self.step] = self.text
 
 
-def ways_to_join(ruleset: Ruleset) -> tuple[Way, ...]:
+def ways_to_join(ruleset: Ruleset, forms: Iterable[str]) -> tuple[Way, ...]:
     """Return the ways that matter: a glue only if a form holds it, or if a disguise that it makes may not stay."""
     strict = any(ruleset.lookalikes[source] in _STRICT for source in ruleset.watched)
-    glues = [glue for glue in _GLUES if strict or any(glue in form.text for form in ruleset.forms)]
+    spelled = "".join(forms)
+    glues = [glue for glue in _GLUES if strict or glue in spelled]
     return tuple(Way(glue, trims) for glue in ("", *glues) for trims in (False, True))
 
 

@@ -182,7 +182,7 @@ class _Work:
 
     @cached_property
     def _ways(self) -> tuple[Way, ...]:
-        return ways_to_join(self._ruleset)
+        return ways_to_join(self._ruleset, self._rewriter.beginnings.forms)
 
     def _find_clean_sources(self) -> frozenset[str]:
         """Return the sources of whose strings none needs a decision."""
