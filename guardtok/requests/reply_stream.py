@@ -77,9 +77,9 @@ class ReplyStream:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """What the policy did not allow so far, at most `limits.max_violations`, each with its place in the whole reply.
+        """What the policy did not allow so far, at most `limits.max_violations`, each with its place.
 
-        They are in the order of the texts, each text's in its own order; then what was found elsewhere.
+        Places are those of the whole reply. First comes what lies in texts, then what was found elsewhere.
         """
         found = [each for text in self._texts.values() if text.count for each in text.violations]
         found += self._found
@@ -140,7 +140,9 @@ class ReplyStream:
 
     def _check_open(self) -> None:
         if not self._open:
-            raise StreamClosedError("This reply has ended. Begin a new one for the next: Guard.reply_stream(protocol=…).")
+            raise StreamClosedError(
+                "This reply has ended. Begin a new one for the next: Guard.reply_stream(protocol=…)."
+            )
 
     def _take(self, event: Event) -> bytes:
         """Return what goes on in place of an event."""
@@ -242,10 +244,11 @@ class ReplyStream:
             if text.restated is not None:
                 given, went = text.restated
                 self._said[text.path, given] = went
-            body, piece, named = self._last.pop(name, ({}, None, False))
+            last = self._last.pop(name, None)
             if name in here:
                 made[here[name]] += rest
-            elif rest and piece is not None:
+            elif rest and last is not None:
+                body, piece, named = last
                 event = self._dialect.rest(body, piece, rest)
                 events.append(write_event(str(event.get("type")) if named else None, _write_json(event)))
         return b"".join(events)
