@@ -18,9 +18,10 @@ from guardtok.errors import MissingExtraError, RequestError
 from guardtok.gateway.decision import Blame, Call, Refusal
 from guardtok.gateway.guardrails.inputs import Inputs, judge_reply, judge_request
 from guardtok.gateway.litellm_bodies import protocol_of, put_body, read_logged, take_body
+from guardtok.gateway.litellm_replies import Chunks, protocol_of_stream, to_json, write_back
 from guardtok.gateway.litellm_replies import protocol_of as protocol_of_reply
-from guardtok.gateway.litellm_replies import to_json, write_back
 from guardtok.gateway.settings import Settings
+from guardtok.requests.replies import are_ruled
 
 try:
     from litellm.exceptions import GuardrailRaisedException
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from guardtok.gateway.decision import Decision
     from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
     from guardtok.gateway.live import Snapshot
+    from guardtok.gateway.reply_gate import ReplyGate
 
 _PROVIDER = "guardtok"
 _SHOWN = 32
@@ -127,15 +129,55 @@ class GuardtokGuardrail(CustomGuardrail):
             GuardrailRaisedException: The reply is refused.
         """
         protocol = protocol_of_reply(response)
-        if protocol is None:
-            return response  # An embedding, an image, a transcript: nothing that is an assistant's.
+        snapshot = self._begun_with(data) or self._gatekeeper.current
+        # An embedding, an image and a transcript are nothing that an assistant says.
+        if protocol is None or not are_ruled(snapshot.guard.policy):
+            return response
         old = to_json(response)
-        outcome = await asyncio.to_thread(
-            self._gatekeeper.judge_reply, old, protocol, self._call(data, "reply"), self._begun_with(data)
-        )
+        call = self._call(data, _call_type_of(data))
+        outcome = await asyncio.to_thread(self._gatekeeper.judge_reply, old, protocol, call, snapshot)
         self._record(outcome.decision, data, GuardrailEventHooks.post_call)
         self._check(outcome)
         return write_back(response, old, outcome.body) if outcome.decision.changed else response
+
+    async def async_post_call_streaming_iterator_hook(
+        self,
+        user_api_key_dict: Any,  # noqa: ANN401, ARG002 - LiteLLM's signature
+        response: AsyncIterator[Any],
+        request_data: dict[str, Any],
+    ) -> AsyncIterator[Any]:
+        """Judge a reply as it comes: yield its chunks as they may go on, what could still become a form held back.
+
+        Raises:
+            GuardrailRaisedException: The rest of the reply is refused.
+        """
+        snapshot = self._begun_with(request_data) or self._gatekeeper.current
+        if not are_ruled(snapshot.guard.policy):
+            async for chunk in response:
+                yield chunk
+            return
+        gate, chunks = None, None
+        try:
+            async for chunk in response:
+                if chunks is None:
+                    gate = self._open(chunk, request_data, snapshot)
+                    chunks = Chunks(gate)
+                made, refusal = chunks.feed(chunk)
+                for one in made:
+                    yield one
+                if refusal is not None:
+                    raise self._error(refusal)
+            if chunks is not None:
+                made, refusal = chunks.finish()
+                for one in made:
+                    yield one
+                if refusal is not None:
+                    raise self._error(refusal)
+        finally:
+            if gate is not None:
+                gate.close()
+                if gate.decision is not None:
+                    self._record(gate.decision, request_data, GuardrailEventHooks.post_call)
 
     async def async_logging_hook(
         self,
@@ -161,7 +203,7 @@ class GuardtokGuardrail(CustomGuardrail):
         self._record(asked.decision, scratch, GuardrailEventHooks.logging_only)
         reply = kwargs.get("async_complete_streaming_response") or kwargs.get("complete_streaming_response") or result
         spoken = protocol_of_reply(reply)
-        if spoken is not None:
+        if spoken is not None and are_ruled(snapshot.guard.policy):
             said = self._gatekeeper.judge_reply(to_json(reply), spoken, call, snapshot)
             self._record(said.decision, scratch, GuardrailEventHooks.logging_only)
         logged = kwargs.get("standard_logging_object")
@@ -186,7 +228,8 @@ class GuardtokGuardrail(CustomGuardrail):
         names = {"texts": "texts", "messages": "structured_messages", "tools": "tools", "tool_calls": "tool_calls"}
         taken = Inputs(**{ours: inputs.get(theirs) for ours, theirs in names.items()})
         judge = judge_request if input_type == "request" else judge_reply
-        judged = await asyncio.to_thread(judge, self._gatekeeper, taken, self._call(request_data, "apply_guardrail"))
+        call = self._call(request_data, "apply_guardrail")
+        judged = await asyncio.to_thread(judge, self._gatekeeper, taken, call)
         hook = GuardrailEventHooks.pre_call if input_type == "request" else GuardrailEventHooks.post_call
         self._record(judged.outcome.decision, request_data, hook)
         self._check(judged.outcome)
@@ -196,6 +239,14 @@ class GuardtokGuardrail(CustomGuardrail):
     def _call(self, data: Mapping[str, Any], call_type: object) -> Call:
         call_id = data.get("litellm_call_id")
         return Call(f"litellm:{getattr(call_type, 'value', call_type)}", call_id if isinstance(call_id, str) else None)
+
+    def _open(self, chunk: Any, data: Mapping[str, Any], snapshot: Snapshot) -> ReplyGate:  # noqa: ANN401 - any class
+        call_type = _call_type_of(data)
+        protocol = protocol_of_stream(chunk, call_type)
+        if protocol is None:
+            message = "A streamed reply of this kind cannot be judged. Ask for it whole, or guard replies elsewhere."
+            raise self._error(Refusal(Blame.SHAPE, "request.protocol", "", message))
+        return self._gatekeeper.open_reply(protocol, self._call(data, call_type), snapshot)
 
     def _begin(self, data: Mapping[str, Any], snapshot: Snapshot) -> None:
         log = data.get("litellm_logging_obj")
@@ -267,6 +318,10 @@ class GuardtokGuardrail(CustomGuardrail):
             guardrail_provider=_PROVIDER,
             event_type=hook,
         )
+
+
+def _call_type_of(data: Mapping[str, Any]) -> object:
+    return getattr(data.get("litellm_logging_obj"), "call_type", "reply")
 
 
 def _status_of(decision: Decision) -> Any:  # noqa: ANN401 - one of LiteLLM's words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -11,6 +11,9 @@ from guardtok.requests.sse import EventReader, write_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from guardtok.gateway.decision import Refusal
+    from guardtok.gateway.reply_gate import ReplyGate
 
 _PROTOCOLS = {
     "ModelResponse": "openai.chat",
@@ -59,68 +62,60 @@ def _write_items(reply: dict[str, Any], old: Mapping[str, Any], new: Mapping[str
             reply[name] = write_back(reply[name], old[name], new[name])
 
 
-class Guarded(Protocol):
-    """A streamed reply that is being judged: server-sent events in, server-sent events out."""
-
-    def feed(self, chunk: bytes, /) -> bytes:
-        """Take bytes and return what can go on."""
-
-    def finish(self) -> bytes:
-        """Return what was held back."""
-
-    def close(self) -> None:
-        """Give up."""
+def protocol_of_stream(chunk: object, call_type: object) -> str | None:
+    """Return the protocol of a streamed reply by its first chunk, and where that is bytes by LiteLLM's name of the call."""
+    if isinstance(chunk, (bytes, str)):
+        name = str(getattr(call_type, "value", call_type))
+        return "anthropic.messages" if name.endswith("anthropic_messages") else None
+    if isinstance(chunk, BaseModel) and str(getattr(chunk, "type", "")).startswith("response."):
+        return "openai.responses"
+    return protocol_of(chunk)
 
 
 class Chunks:
-    """Carries LiteLLM's chunks through a reply that is judged as server-sent events, and back into their classes.
+    """Carries LiteLLM's chunks through a gate for server-sent events, and back into their classes.
 
-    A chunk that comes out as it went in is the same object; one that does not is made anew, with the class of those of
-    its kind.
+    A chunk that comes out as it went in is the same object; one that does not is made anew, of the class of its kind.
     """
 
-    __slots__ = ("_guarded", "_kinds", "_reader", "_waiting")
+    __slots__ = ("_gate", "_kinds", "_reader", "_sent")
 
-    def __init__(self, guarded: Guarded) -> None:
-        self._guarded = guarded
+    def __init__(self, gate: ReplyGate) -> None:
+        """Begin a reply."""
+        self._gate = gate
         self._reader = EventReader()
         self._kinds: dict[str, type[BaseModel]] = {}
-        self._waiting: dict[bytes, Any] = {}
+        self._sent: tuple[bytes, Any] = (b"", None)
 
-    def feed(self, chunk: Any) -> Iterator[Any]:  # noqa: ANN401 - a chunk of any class
-        """Yield what can go on after a chunk."""
+    def feed(self, chunk: Any) -> tuple[list[Any], Refusal | None]:  # noqa: ANN401 - a chunk of any class
+        """Return what can go on after a chunk, and why nothing goes on after that, or None."""
         if isinstance(chunk, (bytes, str)):
-            # LiteLLM passes on Anthropic's events as they are written.
-            made = self._guarded.feed(chunk.encode() if isinstance(chunk, str) else chunk)
-            if made:
-                yield made.decode() if isinstance(chunk, str) else made
-            return
+            # Anthropic's events pass through LiteLLM as they are written.
+            passage = self._gate.feed(chunk.encode() if isinstance(chunk, str) else chunk)
+            return [passage.data] if passage.data else [], passage.refusal
         value = to_json(chunk)
-        data = json.dumps(value).encode()
+        data = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        self._sent = data, chunk
         if isinstance(chunk, BaseModel):
             self._kinds[_kind_of(value)] = type(chunk)
-        self._waiting = {data: chunk}
-        yield from self._rebuild(self._guarded.feed(write_event(_name_of(value), data)))
+        passage = self._gate.feed(write_event(_name_of(value), data))
+        return list(self._rebuild(passage.data)), passage.refusal
 
-    def finish(self) -> Iterator[Any]:
-        """Yield what was held back to the end."""
-        made = self._guarded.finish()
-        if self._kinds or self._waiting:
-            yield from self._rebuild(made)
-        elif made:
-            yield made
+    def finish(self) -> tuple[list[Any], Refusal | None]:
+        """Return what was held back to the end."""
+        passage = self._gate.finish()
+        made = list(self._rebuild(passage.data)) if self._kinds else [passage.data] if passage.data else []
+        return made, passage.refusal
 
     def _rebuild(self, made: bytes) -> Iterator[Any]:
         for event in self._reader.feed(made):
             data = (event.data or b"").strip()
-            if not data:
-                continue
-            if data in self._waiting:
-                yield self._waiting[data]
-                continue
-            value = json.loads(data)
-            kind = self._kinds.get(_kind_of(value))
-            yield value if kind is None else kind.model_validate(value)
+            if data == self._sent[0]:
+                yield self._sent[1]
+            elif data:
+                value = json.loads(data)
+                kind = self._kinds.get(_kind_of(value))
+                yield value if kind is None else kind.model_validate(value)
 
 
 def _kind_of(value: Any) -> str:  # noqa: ANN401 - JSON

@@ -13,6 +13,7 @@ from guardtok.errors import RequestError
 from guardtok.gateway import answers
 from guardtok.gateway.guardrails.door import Answer, Dialect
 from guardtok.gateway.guardrails.shapes import Envelope, Mapping, take
+from guardtok.requests.replies import are_ruled
 
 if TYPE_CHECKING:
     from guardtok.gateway.decision import Call, Refusal
@@ -46,7 +47,7 @@ def _judge(gatekeeper: Gatekeeper, body: Any, call: Call) -> Answer:  # noqa: AN
     made = outcome.body
     is_output = _runs_on_output(check)
     index = _last_of(check.messages, "assistant" if is_output else "user")
-    if is_output and index is not None:
+    if is_output and index is not None and are_ruled(snapshot.guard.policy):
         reply = {"choices": [{"index": 0, "message": made["messages"][index]}]}
         outcome = gatekeeper.judge_reply(reply, "openai.chat", call, snapshot)
         if outcome.refusal is not None:
