@@ -182,7 +182,7 @@ class JsonText:
                 self._cut = step
                 break
             elif len(step) == _ESCAPE:
-                said.append(chr(int(step[2:], base=16)))
+                said.append(json.loads(f'"{step}"'))
             else:
                 said.append(_ESCAPES.get(step[1:], step))
             position += len(step)
