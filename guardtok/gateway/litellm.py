@@ -32,7 +32,7 @@ except ImportError:
     raise MissingExtraError(_MISSING) from None
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from guardtok.gateway.decision import Decision
     from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
@@ -227,6 +227,8 @@ class GuardtokGuardrail(CustomGuardrail):
         """
         names = {"texts": "texts", "messages": "structured_messages", "tools": "tools", "tool_calls": "tool_calls"}
         taken = Inputs(**{ours: inputs.get(theirs) for ours, theirs in names.items()})
+        if input_type != "request" and not are_ruled(self._gatekeeper.current.guard.policy):
+            return inputs
         judge = judge_request if input_type == "request" else judge_reply
         call = self._call(request_data, "apply_guardrail")
         judged = await asyncio.to_thread(judge, self._gatekeeper, taken, call)

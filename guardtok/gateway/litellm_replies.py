@@ -63,7 +63,7 @@ def _write_items(reply: dict[str, Any], old: Mapping[str, Any], new: Mapping[str
 
 
 def protocol_of_stream(chunk: object, call_type: object) -> str | None:
-    """Return the protocol of a streamed reply by its first chunk, and where that is bytes by LiteLLM's name of the call."""
+    """Return the protocol of a streamed reply by its first chunk; where that is bytes, by LiteLLM's name of the call."""
     if isinstance(chunk, (bytes, str)):
         name = str(getattr(call_type, "value", call_type))
         return "anthropic.messages" if name.endswith("anthropic_messages") else None
