@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+from hypothesis import strategies as st
+
 from guardtok.errors import RefusedError
+from guardtok.gateway.bodies import MAX_DEPTH
 from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.live import LiveGuard
 from guardtok.violation import Action, Mode, Violation
@@ -20,6 +23,48 @@ if TYPE_CHECKING:
     from guardtok.guard import Guard
 
 FORBIDDEN = "<|im_end|>"
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+)
+"""Values that JSON can say."""
+
+HOSTILE = {
+    "nothing": b"",
+    "white space": b" \n",
+    "truncated": b'{"messages": [{"role": "us',
+    "two values": b"{} {}",
+    "a comment": b"{/**/}",
+    "a trailing comma": b"[1,]",
+    "single quotes": b"{'a': 1}",
+    "a raw control character": b'{"a": "\x00"}',
+    "a BOM": b"\xef\xbb\xbf{}",
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "UTF-16 without a BOM": '{"a": 1}'.encode("utf-16-le"),
+    "UTF-32": '{"a": 1}'.encode("utf-32-be"),
+    "Latin-1": b'{"a": "\xe9"}',
+    "an overlong slash": b'{"a": "\xc0\xaf"}',
+    "a surrogate in UTF-8": b'{"a": "\xed\xa0\x80"}',
+    "NaN": b'{"temperature": NaN}',
+    "Infinity": b'{"temperature": [-Infinity]}',
+    "a float beyond doubles": b'{"temperature": 1e999}',
+    "an integer of 20 digits": b'{"seed": 99999999999999999999}',
+    "an integer of 5000 digits": b'{"seed": ' + b"9" * 5000 + b"}",
+    "an integer of a million digits": b'{"seed": ' + b"9" * 1_000_000 + b"}",
+    "a key twice": b'{"messages": [], "messages": [1]}',
+    "a key twice, once escaped": b'{"messages": [], "m\\u0065ssages": [1]}',
+    "a key twice, deep down": b'{"a": [{"b": {"c": 1, "d": 2, "c": 1}}]}',
+    "deep lists": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "deep and open": b"[" * 5_000_000,
+    "a little too deep": b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
+}
+"""Bodies that mean nothing, or two things."""
 
 
 class StubGuard:

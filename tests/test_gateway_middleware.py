@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
+from gateway_doors import FORBIDDEN, HOSTILE, PLAIN, RecordingApp, Reply, Told, ask, make_gatekeeper
 from hypothesis import given
 from hypothesis import strategies as st
 
 from guardtok.errors import PolicyError, SettingsError
 from guardtok.gateway import GuardtokMiddleware
 from guardtok.gateway.decision import Blame
-from tests.gateway_doors import FORBIDDEN, RecordingApp, Reply, Told, ask, make_gatekeeper
-from tests.test_gateway_bodies import HOSTILE, PLAIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +130,30 @@ def test_a_large_body_is_refused_in_the_protocol_and_closes_the_connection() -> 
     assert b"connection" not in reply.headers
     assert ask(guarded, b" " * 100).status == 400
     assert app.received == []
+
+
+def test_the_rest_of_a_large_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends without end, or nothing more, has had its answer and holds nobody up."""
+    monkeypatch.setattr("guardtok.gateway.middleware._PATIENCE", 0.01)
+    _, guarded = door(max_body=100)
+    for rest in (b"x", b""):
+        sent: list[Any] = []
+        asked = []
+
+        async def receive(rest: bytes = rest, asked: list[int] = asked) -> Any:  # noqa: ANN401
+            asked.append(1)
+            if not rest:
+                await asyncio.Event().wait()
+            return {"type": "http.request", "body": rest, "more_body": True}
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:  # noqa: ANN401
+            sent.append(message)
+
+        headers = [(b"content-length", b"101")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/messages", "headers": headers}
+        asyncio.run(guarded(scope, receive, send))
+        assert [message.get("more_body") for message in sent] == [None, True, False]
+        assert len(asked) <= 100
 
 
 def test_an_encoding_that_is_not_read_is_415() -> None:

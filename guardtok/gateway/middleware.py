@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
     App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_LARGE = 64 * 1024
+LARGE = 64 * 1024
 """Bytes from which a body is judged in a thread, so that it does not hold up every other request."""
+
+_PATIENCE = 2.0
+"""Seconds for which the rest of a refused body is thrown away."""
 
 # Rules that refuse a body before it was read to its end.
 _UNREAD = frozenset({bodies.TOO_LARGE, bodies.BAD_ENCODING, routes.NO_ROUTE})
@@ -127,14 +130,14 @@ class GuardtokMiddleware:
     async def _guard(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
         self._running.start()
         headers = scope["headers"]
-        call = Call(route.path, _request_id(headers), (scope.get("client") or (None,))[0])
+        call = Call(route.path, request_id_of(headers), (scope.get("client") or (None,))[0])
         snapshot = self._running.gatekeeper.current
         try:
             admitted = await self._admit(headers, receive, route, call, snapshot)
         except bodies.DisconnectedError:
             return
         if isinstance(admitted, Decision):
-            await self._refuse(scope, send, route, admitted)
+            await self._refuse(scope, receive, send, route, admitted)
             return
         kept = [(name, value) for name, value in headers if name.lower() not in _REPLACED]
         guarded = {**scope, "headers": [*kept, (b"content-length", b"%d" % len(admitted.body))]}
@@ -148,7 +151,7 @@ class GuardtokMiddleware:
                 return _Admitted(await _read_nothing(receive, headers), "")
             encoding = bodies.encoding_of(headers)
             raw = await bodies.read(receive, self._settings.max_body, headers)
-            if len(raw) < _LARGE and encoding == "identity":
+            if len(raw) < LARGE and encoding == "identity":
                 return self._judge(raw, encoding, route, call, snapshot)
             return await asyncio.to_thread(self._judge, raw, encoding, route, call, snapshot)
         except RequestError as error:
@@ -162,7 +165,7 @@ class GuardtokMiddleware:
         outcome = self._running.gatekeeper.judge_request(value, protocol, call, snapshot)
         return outcome.decision if outcome.refusal else _Admitted(bodies.dump(outcome.body), protocol)
 
-    async def _refuse(self, scope: Scope, send: Send, route: Route, decision: Decision) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, route: Route, decision: Decision) -> None:
         refusal = decision.refusal
         if refusal is None:
             raise RuntimeError("A decision that refuses nothing is no answer.")
@@ -174,14 +177,18 @@ class GuardtokMiddleware:
             flat=self._settings.flat_errors,
         )
         headers = list(answer.headers)
-        if refusal.rule in _UNREAD and scope.get("http_version", "1.1").startswith("1"):
-            # The rest of the body is still to come, and nobody is going to read it.
+        is_unread = refusal.rule in _UNREAD
+        if is_unread and scope.get("http_version", "1.1").startswith("1"):
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": is_unread})
+        if is_unread:
+            await _linger(receive, self._settings.max_body)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _request_id(headers: Headers) -> str:
+def request_id_of(headers: Headers) -> str:
+    """Return the caller's `x-request-id`, where it is fit for headers and logs, or a new one."""
     for name, value in headers:
         if name.lower() == b"x-request-id" and _SANE_ID.fullmatch(value):
             return value.decode("ascii")
@@ -200,6 +207,23 @@ async def _read_nothing(receive: Receive, headers: Headers) -> bytes:
     except RequestError:
         fact = "Nothing is known of this path, so no body is let through. Use a guarded one, or have it opened."
         raise RequestError(routes.NO_ROUTE, "$", fact) from None
+
+
+async def _linger(receive: Receive, cap: int) -> None:
+    """Throw away the rest of a body for a while: to close on a client that writes would take its answer from it."""
+
+    async def throw_away() -> None:
+        left = cap
+        while left > 0:
+            message = await receive()
+            if not message.get("more_body", False):
+                return
+            left -= len(message.get("body", b""))
+
+    try:
+        await asyncio.wait_for(throw_away(), _PATIENCE)
+    except asyncio.TimeoutError:
+        return
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
