@@ -478,24 +478,29 @@ def test_litellm_itself_calls_the_logging_hook() -> None:
     """In `logging_only` the traffic is as it was, and the log knows."""
     gatekeeper, decisions = make()
     guardrail = GuardtokGuardrail(gatekeeper=gatekeeper, event_hook="logging_only", default_on=True)
-    litellm.callbacks = [guardrail]
 
     async def run() -> Any:
-        messages = [{"role": "user", "content": ATTACK}]
+        messages = [{"role": "user", "content": f"mine {ATTACK}"}]
         made = await litellm.acompletion(model="openai/m", messages=messages, mock_response=ATTACK)
-        for _ in range(100):
-            if len(decisions) >= 2:
+        for _ in range(200):
+            if mine():
                 break
             await asyncio.sleep(0.05)
         return made
 
+    def mine() -> list[Decision]:
+        # LiteLLM's worker may still have calls of the tests before this one to log.
+        first = [one for one in decisions if "mine" in json.dumps(one.input)]
+        return [one for one in decisions if first and one.call.request_id == first[0].call.request_id]
+
+    litellm.callbacks = [guardrail]
     try:
         assert asyncio.run(run()).choices[0].message.content == ATTACK
     finally:
         litellm.callbacks = []
         litellm.success_callback = []
         litellm._async_success_callback = []
-    assert [decision.stage for decision in decisions] == ["request", "reply"]
+    assert [decision.stage for decision in mine()] == ["request", "reply"]
 
 
 def test_a_mode_that_is_not_kept_is_refused_at_the_start() -> None:

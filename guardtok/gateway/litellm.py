@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from guardtok.gateway.decision import Decision
-    from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
+    from guardtok.gateway.gatekeeper import Gatekeeper
     from guardtok.gateway.live import Snapshot
     from guardtok.gateway.reply_gate import ReplyGate
 
@@ -97,22 +96,20 @@ class GuardtokGuardrail(CustomGuardrail):
         Raises:
             GuardrailRaisedException: The request is refused.
         """
-        protocol = protocol_of(call_type, data)
-        started = time.time()
+        protocol, call = protocol_of(call_type, data), self._call(data, call_type)
+        snapshot = self._gatekeeper.current
+        self._begin(data, snapshot)
         try:
             body = take_body(data)
         except RequestError as error:
-            refusal = Refusal(Blame.SHAPE, error.rule, error.path, str(error))
-            self._record_refused(refusal, data, started, GuardrailEventHooks.pre_call)
-            raise self._error(refusal) from None
-        snapshot = self._gatekeeper.current
-        self._begin(data, snapshot)
+            refused = self._gatekeeper.turn_away(error, protocol, call, snapshot)
+            self._record(refused.decision, data, GuardrailEventHooks.pre_call)
+            self._check(refused.refusal)
+            raise
         # In a thread, for a body of megabytes would hold up every other request of this process.
-        outcome = await asyncio.to_thread(
-            self._gatekeeper.judge_request, body.fields, protocol, self._call(data, call_type), snapshot
-        )
+        outcome = await asyncio.to_thread(self._gatekeeper.judge_request, body.fields, protocol, call, snapshot)
         self._record(outcome.decision, data, GuardrailEventHooks.pre_call)
-        self._check(outcome)
+        self._check(outcome.refusal)
         if outcome.decision.changed:
             put_body(data, body, outcome.body)
         return data
@@ -137,7 +134,7 @@ class GuardtokGuardrail(CustomGuardrail):
         call = self._call(data, _call_type_of(data))
         outcome = await asyncio.to_thread(self._gatekeeper.judge_reply, old, protocol, call, snapshot)
         self._record(outcome.decision, data, GuardrailEventHooks.post_call)
-        self._check(outcome)
+        self._check(outcome.refusal)
         return write_back(response, old, outcome.body) if outcome.decision.changed else response
 
     async def async_post_call_streaming_iterator_hook(
@@ -156,28 +153,21 @@ class GuardtokGuardrail(CustomGuardrail):
             async for chunk in response:
                 yield chunk
             return
-        gate, chunks = None, None
+        chunks = Chunks(lambda first: self._open(first, request_data, snapshot))
         try:
             async for chunk in response:
-                if chunks is None:
-                    gate = self._open(chunk, request_data, snapshot)
-                    chunks = Chunks(gate)
                 made, refusal = chunks.feed(chunk)
                 for one in made:
                     yield one
-                if refusal is not None:
-                    raise self._error(refusal)
-            if chunks is not None:
-                made, refusal = chunks.finish()
-                for one in made:
-                    yield one
-                if refusal is not None:
-                    raise self._error(refusal)
+                self._check(refusal)
+            made, refusal = chunks.finish()
+            for one in made:
+                yield one
+            self._check(refusal)
         finally:
-            if gate is not None:
-                gate.close()
-                if gate.decision is not None:
-                    self._record(gate.decision, request_data, GuardrailEventHooks.post_call)
+            decision = chunks.close()
+            if decision is not None:
+                self._record(decision, request_data, GuardrailEventHooks.post_call)
 
     async def async_logging_hook(
         self,
@@ -234,7 +224,7 @@ class GuardtokGuardrail(CustomGuardrail):
         judged = await asyncio.to_thread(judge, self._gatekeeper, taken, call)
         hook = GuardrailEventHooks.pre_call if input_type == "request" else GuardrailEventHooks.post_call
         self._record(judged.outcome.decision, request_data, hook)
-        self._check(judged.outcome)
+        self._check(judged.outcome.refusal)
         made = {theirs: getattr(judged.inputs, ours) for ours, theirs in names.items()}
         return {**inputs, **{name: value for name, value in made.items() if value is not None}}
 
@@ -259,9 +249,9 @@ class GuardtokGuardrail(CustomGuardrail):
         log = data.get("litellm_logging_obj")
         return None if log is None else self._begun.get(log)
 
-    def _check(self, outcome: Outcome) -> None:
-        if outcome.refusal is not None:
-            raise self._error(outcome.refusal)
+    def _check(self, refusal: Refusal | None) -> None:
+        if refusal is not None:
+            raise self._error(refusal)
 
     def _error(self, refusal: Refusal) -> GuardrailRaisedException:
         match refusal.blame:
@@ -305,20 +295,6 @@ class GuardtokGuardrail(CustomGuardrail):
                 "patterns_checked": len(decision.snapshot.guard.ruleset.forms),
                 "guardrail_action": decision.action.value,
             },
-        )
-
-    def _record_refused(
-        self, refusal: Refusal, data: dict[str, Any], started: float, hook: GuardrailEventHooks
-    ) -> None:
-        self.add_standard_logging_guardrail_information_to_request_data(
-            guardrail_json_response={"action": "block", "changed": False, "findings": 0, "rule": refusal.rule},
-            request_data=data,
-            guardrail_status="guardrail_intervened",
-            start_time=started,
-            end_time=started,
-            duration=0.0,
-            guardrail_provider=_PROVIDER,
-            event_type=hook,
         )
 
 

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from guardtok.requests.sse import EventReader, write_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from guardtok.gateway.decision import Refusal
+    from guardtok.gateway.decision import Decision, Refusal
     from guardtok.gateway.reply_gate import ReplyGate
 
 _PROTOCOLS = {
@@ -63,7 +63,7 @@ def _write_items(reply: dict[str, Any], old: Mapping[str, Any], new: Mapping[str
 
 
 def protocol_of_stream(chunk: object, call_type: object) -> str | None:
-    """Return the protocol of a streamed reply by its first chunk; where that is bytes, by LiteLLM's name of the call."""
+    """Return the protocol of a streamed reply, by its first chunk; of bytes, by LiteLLM's name of the call."""
     if isinstance(chunk, (bytes, str)):
         name = str(getattr(call_type, "value", call_type))
         return "anthropic.messages" if name.endswith("anthropic_messages") else None
@@ -78,17 +78,20 @@ class Chunks:
     A chunk that comes out as it went in is the same object; one that does not is made anew, of the class of its kind.
     """
 
-    __slots__ = ("_gate", "_kinds", "_reader", "_sent")
+    __slots__ = ("_gate", "_kinds", "_open", "_reader", "_sent")
 
-    def __init__(self, gate: ReplyGate) -> None:
-        """Begin a reply."""
-        self._gate = gate
+    def __init__(self, open_gate: Callable[[Any], ReplyGate]) -> None:
+        """Begin a reply; `open_gate` makes the gate when the first chunk shows what it is."""
+        self._open = open_gate
+        self._gate: ReplyGate | None = None
         self._reader = EventReader()
         self._kinds: dict[str, type[BaseModel]] = {}
         self._sent: tuple[bytes, Any] = (b"", None)
 
     def feed(self, chunk: Any) -> tuple[list[Any], Refusal | None]:  # noqa: ANN401 - a chunk of any class
         """Return what can go on after a chunk, and why nothing goes on after that, or None."""
+        if self._gate is None:
+            self._gate = self._open(chunk)
         if isinstance(chunk, (bytes, str)):
             # Anthropic's events pass through LiteLLM as they are written.
             passage = self._gate.feed(chunk.encode() if isinstance(chunk, str) else chunk)
@@ -102,10 +105,19 @@ class Chunks:
         return list(self._rebuild(passage.data)), passage.refusal
 
     def finish(self) -> tuple[list[Any], Refusal | None]:
-        """Return what was held back to the end."""
+        """Return what was held back to the end, and why nothing more goes on, or None."""
+        if self._gate is None:
+            return [], None
         passage = self._gate.finish()
         made = list(self._rebuild(passage.data)) if self._kinds else [passage.data] if passage.data else []
         return made, passage.refusal
+
+    def close(self) -> Decision | None:
+        """End the reply, whatever became of it, and return what was decided; None if it never began."""
+        if self._gate is None:
+            return None
+        self._gate.close()
+        return self._gate.decision
 
     def _rebuild(self, made: bytes) -> Iterator[Any]:
         for event in self._reader.feed(made):

@@ -89,14 +89,14 @@ def _mask(body: dict[str, Any], decision_id: str) -> Answer:
     return Answer({"action": {"body": body, "reason": reason}}, decision_id=decision_id)
 
 
-def _reject(refusal: Refusal, decision_id: str | None = None) -> Answer:
+def _reject(refusal: Refusal, decision_id: str | None) -> Answer:
     told = answers.refuse(refusal, "openai.chat")
     action = {"body": told.body.decode(), "status_code": told.status, "reason": refusal.rule}
     return Answer({"action": action}, decision_id=decision_id)
 
 
-def _withhold(refusal: Refusal) -> Answer:
-    return Answer({"action": {"body": {"choices": []}, "reason": refusal.rule}})
+def _withhold(refusal: Refusal, decision_id: str | None) -> Answer:
+    return Answer({"action": {"body": {"choices": []}, "reason": refusal.rule}}, decision_id=decision_id)
 
 
 REQUEST = Dialect("agentgateway-request", "/request", _judge_request, _reject)

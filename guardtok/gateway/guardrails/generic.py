@@ -70,8 +70,8 @@ def _blocked(message: str) -> dict[str, Any]:
     return {"action": "BLOCKED", "blocked_reason": message}
 
 
-def _refuse(refusal: Refusal) -> Answer:
-    return Answer(_blocked(refusal.message))
+def _refuse(refusal: Refusal, decision_id: str | None) -> Answer:
+    return Answer(_blocked(refusal.message), decision_id=decision_id)
 
 
 DIALECT = Dialect("litellm", "/beta/litellm_basic_guardrail_api", _judge, _refuse)

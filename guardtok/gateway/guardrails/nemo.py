@@ -93,7 +93,7 @@ def _blocked(refusal: Refusal, outcome: Outcome) -> Answer:
     return _say("blocked", refusal.message, outcome, rail=refusal.rule)
 
 
-def _refuse(refusal: Refusal) -> Answer:
+def _refuse(refusal: Refusal, decision_id: str | None) -> Answer:
     # NeMo's own server answers so, with OpenAI's envelope, to what it cannot check.
     error = {
         "message": answers.explain(refusal),
@@ -101,7 +101,7 @@ def _refuse(refusal: Refusal) -> Answer:
         "param": refusal.path or None,
         "code": answers.code_of(refusal),
     }
-    return Answer({"error": error}, status=422)
+    return Answer({"error": error}, status=422, decision_id=decision_id)
 
 
 DIALECT = Dialect("nemo", "/v1/checks", _judge, _refuse)

@@ -72,8 +72,8 @@ def _deny(refusal: Refusal, **data: object) -> dict[str, Any]:
     return {"verdict": False, "data": {"action": "block", **data, **why}}
 
 
-def _refuse(refusal: Refusal) -> Answer:
-    return Answer(_deny(refusal))
+def _refuse(refusal: Refusal, decision_id: str | None) -> Answer:
+    return Answer(_deny(refusal, decision_id=decision_id), decision_id=decision_id)
 
 
 DIALECT = Dialect("portkey", "/portkey", _judge, _refuse)
