@@ -67,7 +67,8 @@ def protocol_of_stream(chunk: object, call_type: object) -> str | None:
     if isinstance(chunk, (bytes, str)):
         name = str(getattr(call_type, "value", call_type))
         return "anthropic.messages" if name.endswith("anthropic_messages") else None
-    if isinstance(chunk, BaseModel) and str(getattr(chunk, "type", "")).startswith("response."):
+    kind = getattr(chunk, "type", None)
+    if isinstance(chunk, BaseModel) and str(getattr(kind, "value", kind)).startswith("response."):
         return "openai.responses"
     return protocol_of(chunk)
 
