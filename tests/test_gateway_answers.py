@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from guardtok.gateway.answers import break_off, code_of, refuse, status_of
 from guardtok.gateway.bodies import BAD_ENCODING, BAD_JSON, TOO_LARGE
-from guardtok.gateway.decision import Blame, Refusal
+from guardtok.gateway.decision import Blame, Refusal, Stage
 
 BLOCKED = Refusal(Blame.POLICY, "user.block[@turn]", "$.messages[0].content", "A control token stands at …")
 REFUSALS = st.builds(Refusal, st.sampled_from(Blame), st.text(), st.text(), st.text())
@@ -89,7 +89,7 @@ def test_every_answer_is_whole_json_that_nobody_retries(refusal: Refusal, protoc
     assert answer.status in {400, 500}
 
 
-@given(REFUSALS, st.sampled_from(PROTOCOLS))
+@given(REFUSALS, st.sampled_from(PROTOCOLS[:-1]))
 def test_a_stream_ends_with_one_whole_event(refusal: Refusal, protocol: str) -> None:
     """No text of a refusal can end the event early, or begin another one."""
     events = break_off(refusal, protocol, "r").decode().removesuffix("\n\n").split("\n\n")
@@ -110,6 +110,13 @@ def test_each_protocol_ends_its_own_way() -> None:
     assert event["code"] == "policy_violation"
     assert event["param"] == "messages[0].content"
     assert break_off(BLOCKED, "anthropic.messages").startswith(b'event: error\ndata: {"type":"error",')
+
+
+@pytest.mark.parametrize(("blame", "status"), [(Blame.POLICY, 400), (Blame.SHAPE, 502), (Blame.FAILURE, 500)])
+def test_a_reply_that_cannot_be_judged_is_no_mistake_of_the_callers(blame: Blame, status: int) -> None:
+    """The server behind has sent it; what the policy refuses stays a 400."""
+    refusal = Refusal(blame, "reply.size", "", "m")
+    assert refuse(refusal, "openai.chat", stage=Stage.REPLY).status == status
 
 
 def test_a_long_path_is_cut() -> None:

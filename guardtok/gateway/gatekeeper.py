@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from guardtok.errors import RefusedError, is_failure
+from guardtok.errors import RefusedError, RequestError, is_failure
 from guardtok.gateway.decision import Decision, Stage, tell
 from guardtok.gateway.refusing import refuse
 from guardtok.gateway.reply_gate import ReplyGate
@@ -105,13 +105,20 @@ class Gatekeeper:
 
         return self._judge(judge, text, Stage.TEXT, source, call, snapshot)
 
-    def turn_away(self, error: RequestError, protocol: str, call: Call, snapshot: Snapshot | None = None) -> Outcome:
-        """Decide about a request whose body never came to be judged: too large, no JSON, on no known route."""
+    def turn_away(
+        self,
+        error: RequestError,
+        protocol: str,
+        call: Call,
+        snapshot: Snapshot | None = None,
+        stage: Stage = Stage.REQUEST,
+    ) -> Outcome:
+        """Decide about a body that never came to be judged: too large, no JSON, on no known route."""
 
         def judge() -> _Judged:
             raise error
 
-        return self._judge(judge, None, Stage.REQUEST, protocol, call, snapshot or self.current)
+        return self._judge(judge, None, stage, protocol, call, snapshot or self.current)
 
     def _judge(  # noqa: PLR0913, PLR0917 - one for each part of a decision
         self,
