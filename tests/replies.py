@@ -83,14 +83,19 @@ def chat_stream(reply: Reply, cutter: Cutter) -> Iterator[bytes]:
     for fragment in cutter.cut(reply.text):
         yield chunk({"content": fragment})
     yield chunk(
-        {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": reply.name, "arguments": ""}}]}
+        {
+            "tool_calls": [
+                {"index": 0, "id": "call_1", "type": "function", "function": {"name": reply.name, "arguments": ""}}
+            ]
+        }
     )
     for fragment in cutter.cut(reply.arguments):
         yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": fragment}}]})
     yield chunk({}, "tool_calls")
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
     yield write(
-        {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage}, named=False
+        {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage},
+        named=False,
     )
     yield b"data: [DONE]\n\n"
 

@@ -31,7 +31,9 @@ ARGUMENTS = st.builds(
     st.dictionaries(st.sampled_from("kmn"), SAID | st.lists(SAID, max_size=2) | st.none(), max_size=3),
     st.booleans(),
 )
-REPLIES = st.builds(Reply, text=SAID, thought=SAID, name=st.sampled_from(["f", "X199", "f<|abc|>"]), arguments=ARGUMENTS)
+REPLIES = st.builds(
+    Reply, text=SAID, thought=SAID, name=st.sampled_from(["f", "X199", "f<|abc|>"]), arguments=ARGUMENTS
+)
 CHATML = Guard.load("chatml", sinks=())
 
 

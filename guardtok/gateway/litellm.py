@@ -31,7 +31,7 @@ except ImportError:
     raise MissingExtraError(_MISSING) from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from guardtok.gateway.decision import Decision
     from guardtok.gateway.gatekeeper import Gatekeeper
@@ -142,7 +142,7 @@ class GuardtokGuardrail(CustomGuardrail):
         user_api_key_dict: Any,  # noqa: ANN401, ARG002 - LiteLLM's signature
         response: AsyncIterator[Any],
         request_data: dict[str, Any],
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """Judge a reply as it comes: yield its chunks as they may go on, what could still become a form held back.
 
         Raises:

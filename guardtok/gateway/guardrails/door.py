@@ -64,7 +64,7 @@ def make_endpoint(dialect: Dialect, gatekeeper: Gatekeeper, max_body: int) -> Ca
         call = Call(dialect.path, _id_of(request), request.client.host if request.client else None)
         try:
             encoding = bodies.encoding_of(headers)
-            raw = await bodies.read(request.receive, max_body, headers)  # type: ignore[arg-type]  # starlette's is wider
+            raw = await bodies.read(request.receive, max_body, headers)
         except RequestError as error:
             return respond(_turn_away(dialect, gatekeeper, error, call))
         except bodies.DisconnectedError:
