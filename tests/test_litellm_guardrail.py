@@ -235,6 +235,38 @@ def test_a_body_that_is_put_back_as_it_was_taken_changes_nothing(data: dict[str,
     assert data == before
 
 
+def test_a_field_whose_name_is_changed_is_there_once(guarded: Json) -> None:
+    """Keys are judged too, those of the body itself as well."""
+    data = {"model": "m", "messages": [], ATTACK: 1, "extra_body": {f"x{ATTACK}": 2}}
+    made = pre_call(guarded[0], data)
+    made.pop("metadata")
+    assert made == {"model": "m", "messages": [], BROKEN: 1, "extra_body": {f"x{BROKEN}": 2}}
+
+
+SPICED = st.text(max_size=6) | st.sampled_from([*FORMS, ATTACK, BLOCKED, "role", "user", "text", "model"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 2**70) | SPICED,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SPICED, inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(["messages", "prompt", "input", "system", "tools", "extra_body", "fallbacks", "stop"]) | SPICED
+CALL_TYPES = ["acompletion", "atext_completion", "aresponses", "anthropic_messages", "aembedding", "x"]
+
+
+@given(data=st.dictionaries(NAMES, VALUES, max_size=4), call_type=st.sampled_from(CALL_TYPES))
+def test_any_request_is_refused_or_goes_on_without_control_tokens(data: dict[str, Json], call_type: str) -> None:
+    """Whatever the caller's fields are, a form that the policy does not allow is in none of them afterwards."""
+    gatekeeper, _ = make()
+    guardrail = GuardtokGuardrail(gatekeeper=gatekeeper, event_hook=MODES, default_on=True)
+    try:
+        made: Json = pre_call(guardrail, data, call_type)
+    except GuardrailRaisedException as error:
+        made = {"status": error.status_code, "message": error.message}
+    said = json.dumps({name: value for name, value in made.items() if name not in INTERNAL}, ensure_ascii=False)
+    assert not any(form in said for form in FORMS)
+    assert made.get("status", 400) == 400 or "status" in data
+
+
 # --- refusals and records ------------------------------------------------------------------------------------------
 
 
@@ -251,17 +283,41 @@ def test_a_refusal_is_a_clean_bad_request(guarded: Json) -> None:
 
 
 def test_a_guard_that_fails_admits_nothing_and_says_so(guarded: Json) -> None:
-    """LiteLLM is told that it was no verdict."""
+    """LiteLLM is told that it was no verdict, and not what the error says."""
+    guardrail = guarded[0]
 
     class Broken:
-        current = guarded[0]._gatekeeper.current
+        current = guardrail._gatekeeper.current
 
-        def judge_request(self, *_: Json) -> Json:
-            raise MemoryError
+        def __getattr__(self, name: str) -> Json:
+            raise MemoryError(ATTACK)
 
-    guarded[0]._gatekeeper = Broken()
-    with pytest.raises(MemoryError):
-        pre_call(guarded[0], {"model": "m", "messages": []})
+    guardrail._gatekeeper = Broken()
+    for call in (
+        lambda: pre_call(guardrail, {"model": "m", "messages": []}),
+        lambda: post_call(guardrail, {"model": "m"}, reply("hi")),
+        lambda: stream(guardrail, chat_stream("hi")),
+    ):
+        with pytest.raises(GuardrailRaisedException) as caught:
+            call()
+        assert (caught.value.status_code, caught.value.blocked_content) == (500, False)
+        assert "im_end" not in caught.value.message
+
+
+def test_an_error_of_the_upstreams_in_a_stream_goes_on_as_it_is(guarded: Json) -> None:
+    """What LiteLLM does about it is for LiteLLM."""
+
+    async def broken() -> Json:
+        async def chunks() -> AsyncIterator[Json]:
+            async for chunk in await chat_stream("hello there"):
+                yield chunk
+                raise ConnectionError
+
+        return chunks()
+
+    with pytest.raises(ConnectionError):
+        stream(guarded[0], broken())
+    assert [decision.stage for decision in guarded[1]] == ["reply"]
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from typing_extensions import assert_never
 
-from guardtok.errors import MissingExtraError, RequestError
+from guardtok.errors import MissingExtraError, RequestError, is_failure
 from guardtok.gateway.decision import Blame, Call, Refusal
 from guardtok.gateway.guardrails.inputs import Inputs, judge_reply, judge_request
 from guardtok.gateway.litellm_bodies import protocol_of, put_body, read_logged, take_body
 from guardtok.gateway.litellm_replies import Chunks, protocol_of_stream, to_json, write_back
 from guardtok.gateway.litellm_replies import protocol_of as protocol_of_reply
+from guardtok.gateway.refusing import refuse
 from guardtok.gateway.settings import Settings
 from guardtok.requests.replies import are_ruled
 
@@ -31,7 +33,7 @@ except ImportError:
     raise MissingExtraError(_MISSING) from None
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
     from guardtok.gateway.decision import Decision
     from guardtok.gateway.gatekeeper import Gatekeeper
@@ -97,21 +99,22 @@ class GuardtokGuardrail(CustomGuardrail):
             GuardrailRaisedException: The request is refused.
         """
         protocol, call = protocol_of(call_type, data), self._call(data, call_type)
-        snapshot = self._gatekeeper.current
-        self._begin(data, snapshot)
-        try:
-            body = take_body(data)
-        except RequestError as error:
-            refused = self._gatekeeper.turn_away(error, protocol, call, snapshot)
-            self._record(refused.decision, data, GuardrailEventHooks.pre_call)
-            self._check(refused.refusal)
-            raise
-        # In a thread, for a body of megabytes would hold up every other request of this process.
-        outcome = await asyncio.to_thread(self._gatekeeper.judge_request, body.fields, protocol, call, snapshot)
-        self._record(outcome.decision, data, GuardrailEventHooks.pre_call)
-        self._check(outcome.refusal)
-        if outcome.decision.changed:
-            put_body(data, body, outcome.body)
+        with self._closed():
+            snapshot = self._gatekeeper.current
+            self._begin(data, snapshot)
+            try:
+                body = take_body(data)
+            except RequestError as error:
+                turned = self._gatekeeper.turn_away(error, protocol, call, snapshot)
+                self._record(turned.decision, data, GuardrailEventHooks.pre_call)
+                self._check(turned.refusal)
+                raise
+            # In a thread, for a body of megabytes would hold up every other request of this process.
+            outcome = await asyncio.to_thread(self._gatekeeper.judge_request, body.fields, protocol, call, snapshot)
+            self._record(outcome.decision, data, GuardrailEventHooks.pre_call)
+            self._check(outcome.refusal)
+            if outcome.decision.changed:
+                put_body(data, body, outcome.body)
         return data
 
     async def async_post_call_success_hook(
@@ -126,16 +129,16 @@ class GuardtokGuardrail(CustomGuardrail):
             GuardrailRaisedException: The reply is refused.
         """
         protocol = protocol_of_reply(response)
-        snapshot = self._begun_with(data) or self._gatekeeper.current
-        # An embedding, an image and a transcript are nothing that an assistant says.
-        if protocol is None or not are_ruled(snapshot.guard.policy):
-            return response
-        old = to_json(response)
-        call = self._call(data, _call_type_of(data))
-        outcome = await asyncio.to_thread(self._gatekeeper.judge_reply, old, protocol, call, snapshot)
-        self._record(outcome.decision, data, GuardrailEventHooks.post_call)
-        self._check(outcome.refusal)
-        return write_back(response, old, outcome.body) if outcome.decision.changed else response
+        with self._closed():
+            snapshot = self._begun_with(data) or self._gatekeeper.current
+            # An embedding, an image and a transcript are nothing that an assistant says.
+            if protocol is None or not are_ruled(snapshot.guard.policy):
+                return response
+            old, call = to_json(response), self._call(data, _call_type_of(data))
+            outcome = await asyncio.to_thread(self._gatekeeper.judge_reply, old, protocol, call, snapshot)
+            self._record(outcome.decision, data, GuardrailEventHooks.post_call)
+            self._check(outcome.refusal)
+            return write_back(response, old, outcome.body) if outcome.decision.changed else response
 
     async def async_post_call_streaming_iterator_hook(
         self,
@@ -156,11 +159,14 @@ class GuardtokGuardrail(CustomGuardrail):
         chunks = Chunks(lambda first: self._open(first, request_data, snapshot))
         try:
             async for chunk in response:
-                made, refusal = chunks.feed(chunk)
+                # An error of the upstream's goes on as it is; one in here is a refusal.
+                with self._closed():
+                    made, refusal = chunks.feed(chunk)
                 for one in made:
                     yield one
                 self._check(refusal)
-            made, refusal = chunks.finish()
+            with self._closed():
+                made, refusal = chunks.finish()
             for one in made:
                 yield one
             self._check(refusal)
@@ -227,6 +233,18 @@ class GuardtokGuardrail(CustomGuardrail):
         self._check(judged.outcome.refusal)
         made = {theirs: getattr(judged.inputs, ours) for ours, theirs in names.items()}
         return {**inputs, **{name: value for name, value in made.items() if value is not None}}
+
+    @contextmanager
+    def _closed(self) -> Iterator[None]:
+        """Make a refusal of whatever breaks: LiteLLM would show an error's own text, which can quote."""
+        try:
+            yield
+        except GuardrailRaisedException:
+            raise
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise self._error(refuse(error)) from None
 
     def _call(self, data: Mapping[str, Any], call_type: object) -> Call:
         call_id = data.get("litellm_call_id")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from guardtok.errors import RequestError, is_failure
 from guardtok.gateway import bodies
 from guardtok.gateway.decision import Blame, Call, Refusal
-from guardtok.violation import visible
+from guardtok.gateway.refusing import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,9 +96,7 @@ def _judge(  # noqa: PLR0913, PLR0917 - what a thread is handed
     except BaseException as error:
         if not is_failure(error):
             raise
-        kind = visible(type(error).__name__)
-        message = f"The guard failed ({kind}); nothing was let through."
-        return dialect.refuse(Refusal(Blame.FAILURE, "failure", "", message), None)
+        return dialect.refuse(refuse(error), None)
 
 
 def _turn_away(dialect: Dialect, gatekeeper: Gatekeeper, error: RequestError, call: Call) -> Answer:
