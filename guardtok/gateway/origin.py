@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guardtok.bundles import load_bundle
 from guardtok.errors import BundleError
 from guardtok.policy.files import locate
 from guardtok.policy.load import load_policy
@@ -46,13 +47,15 @@ class Origin:
 
         Raises:
             PolicyError: No policy of that name is shipped.
-            BundleError: A bundle without a key, or a key for a shipped policy, which nobody signed.
+            BundleError: A bundle without a key.
         """
         bundled = str(policy).endswith(SUFFIXES)
         if bundled and key is None:
             fact = f"{str(policy)[:200]!r} is a bundle, and no key says who may sign it."
             raise BundleError(f"{fact} Configure the public key, or name the bare policy.")
-        return cls(Path(policy).absolute() if bundled else locate(policy).absolute(), key)
+        # A shipped policy's name is the name of a file where a key is asked for: nobody signed that policy.
+        path = Path(policy) if bundled or key is not None else locate(policy)
+        return cls(path.absolute(), key)
 
     def read(self, min_revision: int) -> tuple[Policy, int | None]:
         """Return the policy, and the revision of its bundle.
@@ -63,8 +66,6 @@ class Origin:
         """
         if self.key is None:
             return load_policy(self.path), None
-        from guardtok.bundles import load_bundle
-
         return load_bundle(self.path, self.key, min_revision)
 
     def files(self, policy: Policy) -> tuple[Path, ...]:

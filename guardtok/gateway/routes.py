@@ -8,7 +8,6 @@ servers of vLLM, SGLang, llama.cpp and Ollama.
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -28,6 +27,7 @@ NO_ROUTE = "request.route"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 # A server that decodes a path once more than this is not known.
 _ROUNDS = 4
+_BLANK = "".join(map(chr, range(0x21)))
 
 _CHAT, _COMPLETIONS, _RESPONSES, _MESSAGES = (
     "openai.chat",
@@ -166,9 +166,9 @@ def canonicalize(path: str) -> str:
         if decoded == path:
             break
         path = decoded
-    # Parameters of a segment (`;v=1`), back slashes, and white space at the ends are what servers differ in most.
-    path = re.sub(r";[^/]*|[\x00-\x20]+(?=/|$)", "", path.replace("\\", "/"))
-    return posixpath.normpath("/" + path.lstrip("/")).casefold()
+    # Parameters of a segment (`;v=1`), back slashes, and white space at its end are what servers differ in most.
+    segments = [segment.partition(";")[0].rstrip(_BLANK) for segment in path.replace("\\", "/").split("/")]
+    return posixpath.normpath("/" + "/".join(segments).lstrip("/")).casefold()
 
 
 def _below(prefix: str, path: str) -> str | None:
