@@ -21,6 +21,7 @@ from guardtok.gateway.litellm_bodies import protocol_of, put_body, read_logged, 
 from guardtok.gateway.litellm_replies import Chunks, protocol_of_stream, to_json, write_back
 from guardtok.gateway.litellm_replies import protocol_of as protocol_of_reply
 from guardtok.gateway.refusing import refuse
+from guardtok.gateway.running import Running
 from guardtok.gateway.settings import Settings
 from guardtok.requests.replies import are_ruled
 
@@ -73,8 +74,10 @@ class GuardtokGuardrail(CustomGuardrail):
     ) -> None:
         if gatekeeper is None:
             given = {"policy": policy, "tokenizer": tokenizer, **(settings or {})}
-            gatekeeper = Settings.from_env(os.environ, **given).build()
-        self._gatekeeper = gatekeeper
+            self._running = Running.of(Settings.from_env(os.environ, **given))
+        else:
+            self._running = Running(gatekeeper)
+        self._gatekeeper = self._running.gatekeeper
         # A reply is judged by the policy that its request began with. LiteLLM's log object is what the hooks share.
         self._begun: WeakKeyDictionary[Any, Snapshot] = WeakKeyDictionary()
         kwargs.setdefault("guardrail_name", _PROVIDER)
@@ -100,6 +103,8 @@ class GuardtokGuardrail(CustomGuardrail):
         """
         protocol, call = protocol_of(call_type, data), self._call(data, call_type)
         with self._closed():
+            # The policy's files are followed in the proxy's own event loop, which there was none of at the start.
+            self._running.start()
             snapshot = self._gatekeeper.current
             self._begin(data, snapshot)
             try:
@@ -182,6 +187,7 @@ class GuardtokGuardrail(CustomGuardrail):
         call_type: str,
     ) -> tuple[dict[str, Any], Any]:
         """Judge a call that is over, for the log alone: nothing is refused or changed."""
+        self._running.start()
         return await asyncio.to_thread(self.logging_hook, kwargs, result, call_type)
 
     def logging_hook(

@@ -1,8 +1,8 @@
 """NeMo Guardrails' `POST /v1/checks`: a chat request, of which the verdict gives back one message's content.
 
-Rails run as there: for the input if a user speaks, for the output if an assistant does, or as `rail_types` says. The
-whole conversation is judged. A verdict has room for one content, so where anything else would have to be changed, the
-conversation is refused.
+The whole conversation is judged, what an assistant says by the rules for `assistant`. As there, the content is that of
+the last assistant's message if an assistant speaks, else of the user's, or as `rail_types` says. A verdict has room for
+no other, so where anything else would have to be changed, the conversation is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from guardtok.errors import RequestError
 from guardtok.gateway import answers
 from guardtok.gateway.guardrails.door import Answer, Dialect
 from guardtok.gateway.guardrails.shapes import Envelope, Mapping, take
-from guardtok.requests.replies import are_ruled
 
 if TYPE_CHECKING:
     from guardtok.gateway.decision import Call, Refusal
@@ -38,22 +37,13 @@ def _judge(gatekeeper: Gatekeeper, body: Any, call: Call) -> Answer:  # noqa: AN
     check = take(_Check, body)
     if not check.messages:
         raise RequestError("request.shape", "$.messages", "there are no messages.")
-    snapshot = gatekeeper.current
     # What lies under `guardrails` steers NeMo's server, and reaches no model.
     asked = {name: value for name, value in body.items() if name != "guardrails"}
-    outcome = gatekeeper.judge_request(asked, "openai.chat", call, snapshot)
+    outcome = gatekeeper.judge_request(asked, "openai.chat", call)
     if outcome.refusal is not None:
         return _blocked(outcome.refusal, outcome)
-    made = outcome.body
-    is_output = _runs_on_output(check)
-    index = _last_of(check.messages, "assistant" if is_output else "user")
-    if is_output and index is not None and are_ruled(snapshot.guard.policy):
-        reply = {"choices": [{"index": 0, "message": made["messages"][index]}]}
-        outcome = gatekeeper.judge_reply(reply, "openai.chat", call, snapshot)
-        if outcome.refusal is not None:
-            return _blocked(outcome.refusal, outcome)
-        made["messages"][index] = outcome.body["choices"][0]["message"]
-    return _answer(asked, made, index, outcome)
+    index = _last_of(check.messages, "assistant" if _runs_on_output(check) else "user")
+    return _answer(asked, outcome.body, index, outcome)
 
 
 def _answer(asked: dict[str, Any], made: dict[str, Any], index: int | None, outcome: Outcome) -> Answer:
