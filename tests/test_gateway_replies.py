@@ -147,7 +147,8 @@ def test_a_refused_reply_says_nothing_of_itself(blocking: Guard) -> None:
         ([b"x" * 60, b"x" * 60], [JSON], "reply.size"),
         ([b"\x1f\x8b"], [JSON, (b"content-encoding", b"gzip")], "reply.encoding"),
         ([b"compressed events"], [EVENTS, (b"Content-Encoding", b"br")], "reply.encoding"),
-        ([b"{}\n{}\n"], [(b"content-type", b"application/x-ndjson")], "reply.shape"),
+        ([b"{}\n{}\n"], [(b"content-type", b"application/x-ndjson")], "reply.stream"),
+        ([b"{}\n{}\n"], [JSON], "reply.shape"),
         ([b"<html>"], [], "reply.shape"),
         ([b'{"a": 1, "a": 2}'], [JSON], "reply.shape"),
     ],
@@ -164,6 +165,18 @@ def test_a_reply_that_cannot_be_judged_is_502(
     assert refusal is not None
     assert refusal.rule == rule
     assert told.decisions[-1].stage is Stage.REPLY
+
+
+@pytest.mark.parametrize("path", ["/generate", "/completion", "/api/chat"])
+def test_a_stream_in_a_servers_own_form_is_502(escaping: Guard, path: str) -> None:
+    """Nobody here joins its texts, so a form could be cut over its events; asked for whole, it is judged."""
+    server = Server([b'data: {"content": "<|im_"}\n\n', b'data: {"content": "end|>"}\n\n'], [EVENTS])
+    keeper = Gatekeeper(LiveGuard(escaping))
+    reply = ask(GuardtokMiddleware(server, gatekeeper=keeper), b"{}", path=path)
+    assert reply.status == 502
+    assert b"Ask for it whole" in reply.body
+    whole = Server([json.dumps({"content": FORBIDDEN}).encode()], [JSON])
+    assert ask(GuardtokMiddleware(whole, gatekeeper=keeper), b"{}", path=path).json == {"content": BROKEN}
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500])

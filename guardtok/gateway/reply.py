@@ -35,6 +35,8 @@ LARGE = 64 * 1024
 
 # Ways to send a body that would go past what is judged.
 _SHORT_CUTS = frozenset({"http.response.pathsend", "http.response.zerocopysend", "http.response.trailers"})
+_EVENTS = b"text/event-stream"
+_STREAMS = frozenset({_EVENTS, b"application/x-ndjson", b"application/jsonl"})
 _DECISION = b"x-guardtok-decision-id"
 
 
@@ -127,7 +129,12 @@ class Reply:
             await self._send(message)
         elif headers.get(b"content-encoding", b"identity").strip().lower() not in {b"", b"identity"}:
             await self._turn_away("reply.encoding", "the reply is compressed, although it was asked for plain.")
-        elif headers.get(b"content-type", b"").split(b";")[0].strip().lower() == b"text/event-stream":
+        elif (kind := headers.get(b"content-type", b"").split(b";")[0].strip().lower()) in _STREAMS and (
+            self._errand.route.is_native or kind != _EVENTS
+        ):
+            fact = "a stream of this path cannot be judged. Ask for it whole, or on the path of a known protocol."
+            await self._turn_away("reply.stream", fact)
+        elif kind == _EVENTS:
             self._state = _State.STREAM
             self._gate = self._keeper.open_reply(self._errand.protocol, self._errand.call, self._errand.snapshot)
             await self._send({**self._start, "headers": self._headers(self._gate.id)})

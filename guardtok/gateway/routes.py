@@ -78,6 +78,8 @@ _GENERATES = frozenset(
         *("/generate", "/inference/v1/generate", "/completion", "/infill", "/api/chat", "/api/generate"),
     }
 )
+# Streams of these are written in ways of their own, which no gate reads.
+_NATIVE = frozenset({"/generate", "/inference/v1/generate", "/completion", "/infill", "/api/chat", "/api/generate"})
 # Ids go in and text comes out: no prompt.
 _HARMLESS = frozenset({"/detokenize", "/v1/detokenize"})
 # The fields that hold a prompt where there is no conversation. Beside `messages`, servers differ in which they take.
@@ -99,6 +101,11 @@ class Route:
     protocol: str
     generates: bool
     speaks: str
+
+    @property
+    def is_native(self) -> bool:
+        """Whether a streamed reply is in a server's own form, which cannot be judged as it comes."""
+        return self.path in _NATIVE
 
     @property
     def is_known(self) -> bool:
