@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import importlib
+import inspect
 import json
 import socket
 import threading
@@ -217,6 +219,23 @@ def test_openai_sees_a_bad_request(served: Server, call: Any, kind: str) -> None
     assert error.request_id == decision.call.request_id
     assert error.response.headers["x-guardtok-decision-id"] == decision.id
     assert decision.call.requested_by == "127.0.0.1"
+
+
+def test_a_server_may_load_the_middleware_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the lines with which vLLM loads one, and nothing but the environment to go by."""
+    monkeypatch.setenv("GUARDTOK_POLICY", "strict")
+    monkeypatch.setenv("GUARDTOK_TOKENIZER", "guardtok")
+    app = FastAPI()
+    app.add_api_route("/v1/chat/completions", _for_fastapi(chat), methods=["POST"], response_model=None)
+    module, name = ["guardtok.gateway", "GuardtokMiddleware"]
+    imported = getattr(importlib.import_module(module), name)
+    assert inspect.isclass(imported)
+    app.add_middleware(imported)
+    with serving(Server(app, Told())) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="k") as client:
+        answer = client.chat.completions.create(model="m", messages=said("hi"))
+        assert answer.choices[0].message.content == "hi"
+        error = openai_raises(server, lambda: CALLS["chat stream"](client))
+        assert error.param == "messages[0].content"
 
 
 def test_a_null_is_a_null(served: Server) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_DEPTH = 128
 """Containers in containers that a body may hold. Tool schemas nest some twenty deep."""
 
+MAX_PARTS = 100_000
+"""Strings, keys, lists and objects that a body may hold, as for the walker: each costs far more than its bytes."""
+
 TOO_LARGE = "request.size"
 """The rule of a refusal for its size: HTTP 413."""
 
@@ -119,9 +122,11 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Return the one value that a body means.
 
     Raises:
-        RequestError: It is no JSON in UTF-8, nests deeper than `MAX_DEPTH`, holds a key twice in one object, or a
-            number that is none of JSON's or that 64 bits do not hold (`request.json`).
+        RequestError: It is no JSON in UTF-8, nests deeper than `MAX_DEPTH`, has more than `MAX_PARTS` parts, holds a
+            key twice in one object, or a number that is none of JSON's or that 64 bits do not hold (`request.json`).
     """
+    if _count_parts(body) > MAX_PARTS:
+        raise _refuse(BAD_JSON, f"The body has more than {MAX_PARTS:,} strings, keys, lists and objects. Split it.")
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except RequestError:
@@ -169,6 +174,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise _refuse(BAD_JSON, "A key stands twice in one object, so the body has two meanings. Send it once.")
     return made
+
+
+def _count_parts(body: bytes) -> int:
+    """Return how many strings and containers a body has, without making them; an upper bound where it is low enough."""
+    most = body.count(b"[") + body.count(b"{") + body.count(b'"') // 2
+    if most <= MAX_PARTS:
+        return most
+    # Code in a string is full of brackets. Without its escaped quotes, a body's strings are what lies between quotes.
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    strings = bare.count(b'"') // 2
+    if strings > MAX_PARTS:
+        return strings
+    return strings + sum(part.count(b"[") + part.count(b"{") for part in bare.split(b'"')[::2])
 
 
 def _bound(value: object) -> None:
