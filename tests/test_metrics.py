@@ -249,6 +249,14 @@ def test_a_span_tells_of_the_decision(exporter: tuple[TracerProvider, InMemorySp
     assert "<|im_start|>" not in json.dumps(attributes)
 
 
+def test_the_strictest_rule_is_named(exporter: tuple[TracerProvider, InMemorySpanExporter]) -> None:
+    """Where nothing is refused, the rule that asks for most stands for all."""
+    provider, kept = exporter
+    Spans(provider)(replace(decide("<|im_end|> <|im_start|> <|im_end|>"), refusal=None))
+    attributes = kept.get_finished_spans()[0].attributes or {}
+    assert attributes["security_rule.name"] == "user.block[<_|im_start|>]"
+
+
 def test_a_clean_text_names_no_rule(exporter: tuple[TracerProvider, InMemorySpanExporter]) -> None:
     """Rules stand only where one decided."""
     provider, kept = exporter
