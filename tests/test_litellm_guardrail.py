@@ -461,6 +461,21 @@ def test_a_streamed_reply_is_what_the_whole_one_is(guarded: Json) -> None:
     assert "".join(chunk.choices[0].text or "" for chunk in stream(guarded[0], text)) == BROKEN
 
 
+def test_what_was_held_back_comes_at_the_end(guarded: Json) -> None:
+    """A stream that ends in the beginning of a form, without a last chunk, loses nothing."""
+
+    async def cut() -> Json:
+        async def chunks() -> AsyncIterator[Json]:
+            async for chunk in await chat_stream("say <|im_"):
+                if chunk.choices[0].finish_reason is None:
+                    yield chunk
+
+        return chunks()
+
+    chunks = stream(guarded[0], cut())
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "say <|im_"
+
+
 def test_a_clean_stream_is_the_very_chunks(guarded: Json) -> None:
     """Nothing is made anew where nothing was found."""
     sent: list[Any] = []
