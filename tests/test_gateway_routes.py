@@ -89,6 +89,12 @@ def test_dots_lead_out_of_no_prefix(tail: str) -> None:
     assert is_guarded("/llm/" + tail, prefixes=("/llm",))
 
 
+@pytest.mark.parametrize("path", ["http://host/v1/messages", "v1/messages", "*", " /v1/messages", "%2Fv1/messages"])
+def test_a_path_is_not_hidden_behind_a_host(path: str) -> None:
+    """What does not begin with a slash is cut in different ways, so no body on it passes."""
+    assert is_guarded(path, prefixes=("/v1",))
+
+
 @pytest.mark.parametrize("prefix", ["/llm", "/llm/", "/LLM", "/llm/v1"])
 def test_a_prefix_stands_before_the_paths(prefix: str) -> None:
     """A prefix is a folder, with or without the version in it."""

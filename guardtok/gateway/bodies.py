@@ -128,7 +128,7 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
     if _count_parts(body) > MAX_PARTS:
         raise _refuse(BAD_JSON, f"The body has more than {MAX_PARTS:,} strings, keys, lists and objects. Split it.")
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
     except RequestError:
         raise
     except RecursionError:
@@ -157,16 +157,12 @@ def too_large(cap: int) -> RequestError:
     return _refuse(TOO_LARGE, f"The body is larger than the {cap:,} bytes that are let in. Send less.")
 
 
-_TOO_LARGE_NUMBER = "A number is too large for 64 bits, so parsers differ in it. Send a smaller one."
+_NO_NUMBER = "A number is none of JSON's (NaN, Infinity), or beyond 64 bits, where parsers differ. Send another one."
 _TOO_DEEP = f"The body nests deeper than {MAX_DEPTH} containers. Send a flatter one."
 
 
 def _refuse(rule: str, fact: str) -> RequestError:
     return RequestError(rule, "$", fact)
-
-
-def _refuse_constant(_name: str) -> None:
-    raise _refuse(BAD_JSON, "The body holds NaN or Infinity, which JSON does not have. Send a number or null.")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -203,7 +199,7 @@ def _bound(value: object) -> None:
             elif (type(item) is int and not _SMALLEST <= item < _BEYOND) or (
                 type(item) is float and not math.isfinite(item)
             ):
-                raise _refuse(BAD_JSON, _TOO_LARGE_NUMBER)
+                raise _refuse(BAD_JSON, _NO_NUMBER)
         if not below:
             return
         level = below

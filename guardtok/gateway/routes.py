@@ -107,6 +107,11 @@ class Route:
         """Whether a streamed reply is in a server's own form, which cannot be judged as it comes."""
         return self.path in _NATIVE
 
+    def streams_natively(self, body: Mapping[str, Any]) -> bool:
+        """Return whether a body asks for a stream in a server's own form. Ollama streams unless it is told not to."""
+        stream = body.get("stream")
+        return self.is_native and (stream is not False if self.speaks == "ollama" else bool(stream))
+
     @property
     def is_known(self) -> bool:
         """Whether the table has this path."""
@@ -149,6 +154,9 @@ def find(method: str, path: str, *, prefixes: Iterable[str] = ANYWHERE, open_pat
     known = _ROUTES.get(path)
     if known is not None and prefixes == ANYWHERE:
         return known
+    if path and not path.startswith("/"):
+        # A target with its host in it (`http://host/v1/messages`), which servers cut in different ways.
+        return UNKNOWN
     for spelling in (canonicalize(path), path.casefold()):
         for prefix in prefixes:
             below = _below(prefix, spelling)
