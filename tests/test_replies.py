@@ -405,10 +405,17 @@ def test_more_of_a_text_that_ended_is_refused() -> None:
 def test_a_body_that_ends_in_the_middle_of_an_event_loses_only_that() -> None:
     """What could be an event goes on, what could not is dropped as clients do, and what was held back comes."""
     first, second = chat({"content": "a <"}, {"content": "= c"})
-    for end, expected in ((second.rstrip(), ["a ", "<= c"]), (second[:20], ["a ", "<"]), (b": note", ["a ", "<"])):
+    unended = chat({"reasoning": "="})[0].rstrip()
+    for end, expected in (
+        (second.rstrip(), ["a ", "<= c"]),
+        (second[:20], ["a ", "<"]),
+        (b": note", ["a ", "<"]),
+        (unended, ["a ", None, "<"]),
+        (unended + b"\n", ["a ", None, "<"]),
+    ):
         stream = CHATML.reply_stream(protocol="openai.chat")
         out = passed(stream, first + end)
-        assert [each["content"] for events in out for each in deltas(events)] == expected
+        assert [each.get("content") for events in out for each in deltas(events)] == expected
 
 
 def test_sinks_hear_of_a_reply_once_and_in_few_records() -> None:
@@ -469,7 +476,7 @@ def test_violations_are_capped_and_counted() -> None:
 
 @pytest.mark.parametrize(
     ("policy", "ruled"),
-    [("chatml", False), ("monitor", False), ("strict", True), ("reasoning", True)],
+    [("chatml", False), ("gpt2", False), ("strict", True), ("monitor", True), ("reasoning", True)],
 )
 def test_a_policy_has_rules_for_replies_if_it_names_the_assistant(policy: str, *, ruled: bool) -> None:
     """`"*"` alone says nothing of answers; what is inherited counts."""

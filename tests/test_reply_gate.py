@@ -62,8 +62,8 @@ def test_a_refusal_is_an_answer_and_no_error() -> None:
     told: list[Decision] = []
     gate = open_gate(told)
     assert gate.feed(chat("a")) == (chat("a"), None)
-    data, refusal = gate.feed(chat("= ") + chat("<|im_start|>") + chat("c"))
-    assert data == chat("= ")
+    data, refusal = gate.feed(chat("a") + chat("<|im_start|>") + chat("c"))
+    assert data == chat("a")
     assert refusal is not None
     assert (refusal.blame, refusal.path) == (Blame.POLICY, "$.choices[0].message.content")
     assert "<|im_start|>" not in refusal.message

@@ -41,6 +41,7 @@ MAX_TEXTS = 4_096
 """So many texts one reply may have: each costs a stream of its own."""
 
 _DONE = b"[DONE]"
+_EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _NO_JSON = "the data of an event is no JSON object that every client would read alike; nothing of it was passed on."
 
 
@@ -139,7 +140,11 @@ class ReplyStream:
                 self.changed = True
                 last = None
             self.passed = self._take(last) if last is not None else b""
-            return self.passed + self._end_texts(((),), {})
+            rests = self._end_texts(((),), {})
+            if rests and last is not None and not self.passed.endswith(_EVENT_ENDS):
+                # The body ended in the middle of an event, and another one follows.
+                self.passed += b"\n" if self.passed.endswith((b"\n", b"\r")) else b"\n\n"
+            return self.passed + rests
         finally:
             self.close()
 
