@@ -467,7 +467,7 @@ def test_positions_are_those_of_the_callers_own_strings(guard: Guard) -> None:
 def test_a_refusal_reports_everything_that_was_found() -> None:
     """Not the first string alone, and the sinks get it once."""
     logged: list[Violation] = []
-    guard = guard_of('sources: {"*": {default: block}, system: {default: escape}}', sinks=[logged.append])
+    guard = guard_of('sources: {"*": {default: block}, system: {default: escape}}', sink=logged.append)
     body = chat(f"a{END}", f"b{END}", tools=[{"function": {"name": END}}])
     body["messages"].insert(0, {"role": "system", "content": END})
     with pytest.raises(RefusedError) as caught:
@@ -481,7 +481,7 @@ def test_a_refusal_reports_everything_that_was_found() -> None:
 def test_what_no_caller_may_send_hides_nothing_else() -> None:
     """A template in a request with a forged turn: both are in the verdict and in the log."""
     logged: list[Violation] = []
-    guard = guard_of('sources: {"*": {default: block}}', sinks=[logged.append])
+    guard = guard_of('sources: {"*": {default: block}}', sink=logged.append)
     body = chat(END, chat_template="x", input_ids=[1])
     rules = ["request.chat_template", "request.token_ids", "*.default"]
     assert [v.rule for v in guard.check_chat(body, protocol="openai.chat").violations] == rules
@@ -491,7 +491,7 @@ def test_what_no_caller_may_send_hides_nothing_else() -> None:
 def test_a_flood_of_strings_is_no_flood_of_records() -> None:
     """A thousand strings with forms make a handful of records, whose counts are whole."""
     logged: list[Violation] = []
-    guard = guard_of(sinks=[logged.append])
+    guard = guard_of(sink=logged.append)
     request = guard.sanitize_chat(chat(*[END] * 3_000), protocol="openai.chat")
     assert request.count == 3_000
     assert len(request.violations) == guard.policy.limits.max_violations
@@ -502,7 +502,7 @@ def test_a_flood_of_strings_is_no_flood_of_records() -> None:
 def test_nothing_is_logged_of_a_clean_request() -> None:
     """And nothing is copied into the result but its body."""
     logged: list[Violation] = []
-    guard = guard_of(sinks=[logged.append])
+    guard = guard_of(sink=logged.append)
     request = guard.sanitize_chat(chat("x", tools=[]), protocol="openai.chat")
     assert (logged, request.violations, request.edits, request.count) == ([], (), {}, 0)
     assert (request.action, request.changed) == (Action.ALLOW, False)
