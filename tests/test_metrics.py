@@ -25,8 +25,9 @@ from guardtok.errors import MissingExtraError
 from guardtok.gateway.decision import Blame, Call, Decision, Refusal
 from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.live import LiveGuard
-from guardtok.gateway.metrics import OTHER, PROTOCOLS, Metrics
+from guardtok.gateway.metrics import OTHER, Metrics
 from guardtok.gateway.spans import NAME, Spans
+from guardtok.requests import PROTOCOLS
 
 DOCS = Path(__file__).parent.parent / "docs"
 POLICY = Policy.parse(
