@@ -159,6 +159,9 @@ def test_litellm_has_replies_judged_as_the_assistants(service: Service) -> None:
     """What the policy says of the assistant holds for texts of a response."""
     told = service.ask(LITELLM, {"input_type": "response", "texts": ["fine", ATTACK]})
     assert told["texts"] == ["fine", BROKEN]
+    beside = {"input_type": "response", "texts": ["fine"], "structured_messages": chat(ATTACK, role="assistant")}
+    told = service.ask(LITELLM, beside)
+    assert (told["texts"], told["structured_messages"]) == (["fine"], chat(BROKEN, role="assistant"))
     assert service.ask(LITELLM, {"input_type": "response", "texts": [BLOCKED]})["action"] == "BLOCKED"
     assert service.decisions[-1].violations[0].source == "assistant"
 
