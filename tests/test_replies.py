@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from guardtok.requests.reply_stream import ReplyStream
+    from guardtok.sinks import Sink
 
 PLACES = st.lists(st.integers(0, 60), min_size=16, max_size=16)
 BYTES = st.lists(st.integers(0, 20_000), max_size=12)
@@ -63,6 +64,13 @@ def cut(body: bytes, places: list[int]) -> list[bytes]:
     """Return bytes cut at these places, each a number modulo their length."""
     borders = sorted({place % (len(body) + 1) for place in places} | {0, len(body)})
     return [body[a:b] for a, b in pairwise(borders)]
+
+
+def small(policy: str, *sinks: Sink) -> Guard:
+    """Return a guard that knows no forms but those of its tokenizer."""
+    words = f"forms: {[form for form in FORMS if form.isalnum()]}\n"
+    lines = f"guardtok: 1\nname: n\nforeign: ignore\nlookalikes: ignore\n{words}{policy}\n"
+    return Guard(Policy.parse(lines), tokenizer(), sinks=sinks)
 
 
 def pour(stream: ReplyStream, chunks: Iterable[bytes]) -> tuple[bytes, GuardtokError | None]:
@@ -393,6 +401,13 @@ def test_a_key_that_comes_twice_means_one_thing() -> None:
     assert out == b'data: {"choices":[{"delta":{"content":"b"}}]}\n\n'
 
 
+def test_two_choices_of_one_index_end_once() -> None:
+    """A server may say twice that a choice ends."""
+    choice = {"index": 0, "delta": {"content": "<"}, "finish_reason": "stop"}
+    out = CHATML.reply_stream(protocol="openai.chat").feed(event({"choices": [choice, choice]}))
+    assert b'"content":"<<"' in out
+
+
 def test_more_of_a_text_that_ended_is_refused() -> None:
     """What was held back of it has gone on; a form over that seam would be seen by nobody."""
     stream = CHATML.reply_stream(protocol="openai.chat")
@@ -421,11 +436,11 @@ def test_a_body_that_ends_in_the_middle_of_an_event_loses_only_that() -> None:
 def test_sinks_hear_of_a_reply_once_and_in_few_records() -> None:
     """One record for a rule, a token, a source and a place; a flood of places is summed up; counts are whole."""
     records: list[Any] = []
-    one = Guard.load("chatml", sinks=(records.append,))
+    one = small('sources: {"*": {default: escape}}', records.append)
     stream = one.reply_stream(protocol="openai.chat", request_id="r")
-    words = json.dumps([f"<|im_end|>{i}" for i in range(300)])
+    words = json.dumps([f"<|abc|>{i}" for i in range(300)])
     call = {"index": 0, "function": {"arguments": words}}
-    stream.feed(b"".join(chat({"content": "<|im_end|>"}, {"content": "<|im_end|>"}, {"tool_calls": [call]})))
+    stream.feed(b"".join(chat({"content": "<|abc|>"}, {"content": "<|abc|>"}, {"tool_calls": [call]})))
     assert records == []
     stream.finish()
     stream.close()
@@ -438,11 +453,11 @@ def test_sinks_hear_of_a_reply_once_and_in_few_records() -> None:
 def test_what_refuses_a_reply_has_its_place_in_the_whole_reply() -> None:
     """In the error, in the violations and in the log."""
     records: list[Any] = []
-    one = Guard(Policy.parse('guardtok: 1\nname: n\nsources: {"*": {default: block}}\n'), sinks=(records.append,))
+    one = small('sources: {"*": {default: block}}', records.append)
     stream = one.reply_stream(protocol="anthropic.messages")
     delta = {"type": "content_block_delta", "index": 7, "delta": {"type": "input_json_delta"}}
     with pytest.raises(RefusedError) as caught:
-        stream.feed(event({**delta, "delta": {**delta["delta"], "partial_json": '{"a": ["x \\u003c|im_end|>"]}'}}))
+        stream.feed(event({**delta, "delta": {**delta["delta"], "partial_json": '{"a": ["x \\u003c|abc|>"]}'}}))
     path = "$.content[7].input.a[0]"
     assert [v.path for v in caught.value.violations] == [v.path for v in stream.violations] == [path]
     assert [record.path for record in records] == [path]
@@ -451,25 +466,21 @@ def test_what_refuses_a_reply_has_its_place_in_the_whole_reply() -> None:
 
 def test_bounds_hold_over_all_texts() -> None:
     """Characters of all texts together, and how many texts there are."""
-    one = Guard(
-        Policy.parse('guardtok: 1\nname: n\nlimits: {max_chars: 50}\nsources: {"*": {default: escape}}\n'), sinks=()
-    )
+    one = small('limits: {max_chars: 50}\nsources: {"*": {default: escape}}')
     stream = one.reply_stream(protocol="openai.chat")
     with pytest.raises(LimitError):
-        stream.feed(b"".join(chat(*({"content": "aaa", "reasoning": "bbb"} for _ in range(10)))))
+        stream.feed(b"".join(chat(*({"content": "bbb", "reasoning": "ccc"} for _ in range(10)))))
     stream = CHATML.reply_stream(protocol="openai.completions")
-    stream.feed(event({"choices": [{"index": index, "text": "a"} for index in range(4096)]}))
-    with pytest.raises(RequestError, match=r"4,096 texts"):
-        stream.feed(event({"choices": [{"index": 4096, "text": "a"}]}))
+    stream.feed(event({"choices": [{"index": index, "text": "a"} for index in range(2048)]}))
+    with pytest.raises(RequestError, match=r"2,048 texts"):
+        stream.feed(event({"choices": [{"index": 2048, "text": "a"}]}))
 
 
 def test_violations_are_capped_and_counted() -> None:
     """The first of them, and a count of all, as for one text."""
-    one = Guard(
-        Policy.parse('guardtok: 1\nname: n\nlimits: {max_violations: 2}\nsources: {"*": {default: escape}}\n'), sinks=()
-    )
+    one = small('limits: {max_violations: 2}\nsources: {"*": {default: escape}}')
     stream = one.reply_stream(protocol="openai.chat")
-    stream.feed(b"".join(chat(*({"content": "<|im_end|>", "reasoning": "<|im_end|>"} for _ in range(5)))))
+    stream.feed(b"".join(chat(*({"content": "<|abc|>", "reasoning": "<|abc|>"} for _ in range(5)))))
     stream.finish()
     assert (len(stream.violations), stream.count) == (2, 10)
 

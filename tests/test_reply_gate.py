@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from replies import PROTOCOLS, Cutter, Reply
+from text_guards import tokenizer
 
 from guardtok import Guard, Policy
 from guardtok.gateway.decision import Blame, Call, Decision, Stage
@@ -20,15 +21,18 @@ CALL = Call("/v1/chat/completions", request_id="r", requested_by="127.0.0.1")
 POLICY = """
 guardtok: 1
 name: gate
+foreign: ignore
+lookalikes: ignore
+forms: [X1, X19, X199, aa, aaa]
 sources:
-  assistant: {default: escape, block: ["<|im_start|>"]}
+  assistant: {default: escape, block: ["X199"]}
   "*": {default: escape}
 """
 
 
 def open_gate(told: list[Decision], protocol: str = "openai.chat") -> ReplyGate:
     """Return a gate whose decisions are told to a list."""
-    guard = Guard(Policy.parse(POLICY), sinks=())
+    guard = Guard(Policy.parse(POLICY), tokenizer(), sinks=())
     return Gatekeeper(LiveGuard(guard), [told.append]).open_reply(protocol, CALL)
 
 
@@ -42,13 +46,13 @@ def test_a_reply_that_ends_is_decided_once(protocol: str) -> None:
     """With what was found in all of it, the id that was known from the beginning, and no body."""
     told: list[Decision] = []
     gate = open_gate(told, protocol)
-    reply = Reply("a <|im_end|> b", "c", "f", "{}")
+    reply = Reply("b </s> c", "d", "f", "{}")
     passages = [gate.feed(each) for each in PROTOCOLS[protocol][1](reply, Cutter([5] * 16))]
     assert told == []
     passages.append(gate.finish())
     gate.close()
     assert all(passage.refusal is None for passage in passages)
-    assert PROTOCOLS[protocol][2](b"".join(passage.data for passage in passages)).text == "a <_|im_end|> b"
+    assert PROTOCOLS[protocol][2](b"".join(passage.data for passage in passages)).text == "b <_/s> c"
     (decision,) = told
     assert decision is gate.decision
     assert (decision.id, decision.stage, decision.protocol, decision.call) == (gate.id, Stage.REPLY, protocol, CALL)
@@ -61,12 +65,12 @@ def test_a_refusal_is_an_answer_and_no_error() -> None:
     """What came before it in the same chunk goes on, and after it nothing, whatever comes."""
     told: list[Decision] = []
     gate = open_gate(told)
-    assert gate.feed(chat("a")) == (chat("a"), None)
-    data, refusal = gate.feed(chat("a") + chat("<|im_start|>") + chat("c"))
-    assert data == chat("a")
+    assert gate.feed(chat("b")) == (chat("b"), None)
+    data, refusal = gate.feed(chat("b") + chat("X199") + chat("c"))
+    assert data == chat("b")
     assert refusal is not None
     assert (refusal.blame, refusal.path) == (Blame.POLICY, "$.choices[0].message.content")
-    assert "<|im_start|>" not in refusal.message
+    assert "X199" not in refusal.message
     assert gate.feed(chat("d")) == gate.finish() == (b"", refusal)
     gate.close()
     (decision,) = told
@@ -91,13 +95,13 @@ def test_a_failure_admits_nothing_and_is_told(monkeypatch: pytest.MonkeyPatch) -
     gate = open_gate(told)
 
     def fail(*_: object) -> bytes:
-        raise RuntimeError("<|im_end|>")
+        raise RuntimeError("</s>")
 
     monkeypatch.setattr("guardtok.requests.reply_stream.ReplyStream._take", fail)
-    data, refusal = gate.feed(chat("a"))
+    data, refusal = gate.feed(chat("b"))
     assert data == b""
     assert refusal is not None
-    assert (refusal.blame, "im_end" in refusal.message) == (Blame.FAILURE, False)
+    assert (refusal.blame, "</s>" in refusal.message) == (Blame.FAILURE, False)
     assert told[0].refusal == refusal
 
 
@@ -107,12 +111,12 @@ def test_a_reply_that_is_cut_off_is_decided_too(after: int) -> None:
     told: list[Decision] = []
     gate = open_gate(told)
     for _ in range(after):
-        gate.feed(chat("<|im_end|> x"))
+        gate.feed(chat("</s> x"))
     gate.close()
     gate.close()
     (decision,) = told
     assert (decision.count, decision.refusal) == (after, None)
-    assert gate.feed(chat("a")) == (b"", None)
+    assert gate.feed(chat("b")) == (b"", None)
 
 
 def test_an_interrupt_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +129,7 @@ def test_an_interrupt_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("guardtok.requests.reply_stream.ReplyStream._take", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        gate.feed(chat("a"))
+        gate.feed(chat("b"))
     assert told == []
     gate.close()
     assert len(told) == 1
