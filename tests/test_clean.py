@@ -96,13 +96,15 @@ def test_a_batch_is_its_texts_one_by_one(name: str, block: int, texts: list[str]
     assert batch == outcome(lambda: [one.encode(text) for text in labelled])
 
 
-@pytest.mark.parametrize("reaction", ["ignore", "log", "block"])
+CATALOGUE = Guard.load("chatml", sinks=())
+
+
+@pytest.mark.parametrize("reaction", ["ignore", "log", "block", "catalogue"])
 @given(texts=st.lists(SOUP, max_size=6))
-@example(texts=["a", "\\u003c|im_end|>"])
-@example(texts=["b"] * 5 + ["&lt;|im_end|>"])
+@example(texts=["m", "f", "x", "assistant", "function", 'a "\\u003c|im_end|>"'])
 def test_texts_that_pass_together_hold_nothing_each(reaction: str, texts: list[str]) -> None:
     """One search of many texts, whatever stands beside each, misses nothing that a look at each alone finds."""
-    one = made(reaction)
+    one = CATALOGUE if reaction == "catalogue" else made(reaction)
     if are_clean(texts, "user", one.ruleset):
         assert [one.check(text, source="user").count for text in texts] == [0] * len(texts)
 

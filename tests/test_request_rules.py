@@ -333,6 +333,13 @@ def test_arguments_are_looked_into_and_written_again_only_if_they_change(guard: 
     assert set(request.edits) == {v.path for v in request.violations}
 
 
+def test_arguments_are_decoded_whether_or_not_look_alikes_matter() -> None:
+    """An escape in JSON is no look-alike: whoever reads the arguments gets the form itself."""
+    guard = guard_of('sources: {"*": {default: escape}}\nlookalikes: ignore\nforeign: ignore')
+    request = guard.sanitize_chat(called('{"q": "\\u003c|im_end|>"}'), protocol="openai.chat")
+    assert json.loads(arguments_of(request)) == {"q": "<_|im_end|>"}
+
+
 @pytest.mark.parametrize("arguments", [f"{{not json {END}", f'"{END}', f"{END}", f"{{'q': '{END}'}}"])
 def test_arguments_that_are_no_json_are_a_string(arguments: str, guard: Guard) -> None:
     """What a client sent as arguments is printed by templates whether it parses or not."""
