@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import collections.abc
 import types
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
@@ -19,8 +20,6 @@ from guardtok.guard import Guard
 from guardtok.policy import parse_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from guardtok.requests import SanitizedRequest
     from guardtok.sinks import Sink
 
@@ -36,9 +35,10 @@ ROOTS: dict[str, Any] = {
 """The type of a request's body, by protocol."""
 
 
-def guard_of(text: str = ESCAPE, tokenizer: str | None = None, sinks: Iterable[Sink] = ()) -> Guard:
+@cache
+def guard_of(text: str = ESCAPE, tokenizer: str | None = None, sink: Sink | None = None) -> Guard:
     """Return a guard for the text of a policy, without its first line."""
-    return Guard.load(parse_policy(f"guardtok: 1\n{text}"), tokenizer, sinks=sinks)
+    return Guard.load(parse_policy(f"guardtok: 1\n{text}"), tokenizer, sinks=() if sink is None else (sink,))
 
 
 def chat(*contents: Any, **fields: Any) -> dict[str, Any]:

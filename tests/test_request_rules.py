@@ -333,6 +333,13 @@ def test_arguments_are_looked_into_and_written_again_only_if_they_change(guard: 
     assert set(request.edits) == {v.path for v in request.violations}
 
 
+def test_arguments_are_decoded_whether_or_not_look_alikes_matter() -> None:
+    """An escape in JSON is no look-alike: whoever reads the arguments gets the form itself."""
+    guard = guard_of('sources: {"*": {default: escape}}\nlookalikes: ignore\nforeign: ignore')
+    request = guard.sanitize_chat(called('{"q": "\\u003c|im_end|>"}'), protocol="openai.chat")
+    assert json.loads(arguments_of(request)) == {"q": "<_|im_end|>"}
+
+
 @pytest.mark.parametrize("arguments", [f"{{not json {END}", f'"{END}', f"{END}", f"{{'q': '{END}'}}"])
 def test_arguments_that_are_no_json_are_a_string(arguments: str, guard: Guard) -> None:
     """What a client sent as arguments is printed by templates whether it parses or not."""
@@ -467,7 +474,7 @@ def test_positions_are_those_of_the_callers_own_strings(guard: Guard) -> None:
 def test_a_refusal_reports_everything_that_was_found() -> None:
     """Not the first string alone, and the sinks get it once."""
     logged: list[Violation] = []
-    guard = guard_of('sources: {"*": {default: block}, system: {default: escape}}', sinks=[logged.append])
+    guard = guard_of('sources: {"*": {default: block}, system: {default: escape}}', sink=logged.append)
     body = chat(f"a{END}", f"b{END}", tools=[{"function": {"name": END}}])
     body["messages"].insert(0, {"role": "system", "content": END})
     with pytest.raises(RefusedError) as caught:
@@ -481,7 +488,7 @@ def test_a_refusal_reports_everything_that_was_found() -> None:
 def test_what_no_caller_may_send_hides_nothing_else() -> None:
     """A template in a request with a forged turn: both are in the verdict and in the log."""
     logged: list[Violation] = []
-    guard = guard_of('sources: {"*": {default: block}}', sinks=[logged.append])
+    guard = guard_of('sources: {"*": {default: block}}', sink=logged.append)
     body = chat(END, chat_template="x", input_ids=[1])
     rules = ["request.chat_template", "request.token_ids", "*.default"]
     assert [v.rule for v in guard.check_chat(body, protocol="openai.chat").violations] == rules
@@ -491,7 +498,7 @@ def test_what_no_caller_may_send_hides_nothing_else() -> None:
 def test_a_flood_of_strings_is_no_flood_of_records() -> None:
     """A thousand strings with forms make a handful of records, whose counts are whole."""
     logged: list[Violation] = []
-    guard = guard_of(sinks=[logged.append])
+    guard = guard_of(sink=logged.append)
     request = guard.sanitize_chat(chat(*[END] * 3_000), protocol="openai.chat")
     assert request.count == 3_000
     assert len(request.violations) == guard.policy.limits.max_violations
@@ -502,7 +509,7 @@ def test_a_flood_of_strings_is_no_flood_of_records() -> None:
 def test_nothing_is_logged_of_a_clean_request() -> None:
     """And nothing is copied into the result but its body."""
     logged: list[Violation] = []
-    guard = guard_of(sinks=[logged.append])
+    guard = guard_of(sink=logged.append)
     request = guard.sanitize_chat(chat("x", tools=[]), protocol="openai.chat")
     assert (logged, request.violations, request.edits, request.count) == ([], (), {}, 0)
     assert (request.action, request.changed) == (Action.ALLOW, False)

@@ -91,8 +91,12 @@ def break_joints(
     Raises:
         VerificationError: A form could not be broken.
     """
-    joints = [_Joint(pieces, way, ruleset) for way in ways]
-    yield from _strictest([(joint.intake, joint.decide()) for joint in joints])
+    if all(piece.text == piece.text.strip() for piece in pieces):
+        ways = [way for way in ways if not way.trims]
+    joints = [(joint, joint.decide()) for joint in (_Joint(pieces, way, ruleset) for way in ways)]
+    yield from _strictest([(joint.intake, decided) for joint, decided in joints])
+    if not any(decided.breaks for _, decided in joints):
+        return
     # A break in one way can hardly make a form in another; if it did, the next round would break that.
     for _ in range(len(ways) + 2):
         broken = False
