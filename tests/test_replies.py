@@ -401,6 +401,16 @@ def test_a_key_that_comes_twice_means_one_thing() -> None:
     assert out == b'data: {"choices":[{"delta":{"content":"b"}}]}\n\n'
 
 
+@pytest.mark.parametrize("last", ["response.output_item.done", "response.completed"])
+def test_a_server_that_skips_done_events_ends_its_texts_with_the_item(last: str) -> None:
+    """Or with the response, at the latest: the rest comes before."""
+    delta = {"type": "response.output_text.delta", "output_index": 1, "content_index": 0, "delta": "a <"}
+    out = passed(
+        CHATML.reply_stream(protocol="openai.responses"), event(delta), event({"type": last, "output_index": 1})
+    )
+    assert [each.get("delta") for each in out[1]] == ["<", None]
+
+
 def test_two_choices_of_one_index_end_once() -> None:
     """A server may say twice that a choice ends."""
     choice = {"index": 0, "delta": {"content": "<"}, "finish_reason": "stop"}
