@@ -1,0 +1,317 @@
+"""A campaign: cases from every generator in turn, judged in a child process, until the time is up.
+
+Hypothesis draws the cases and makes them smaller. A round is one generator with one seed, so the same seed gives the
+same cases in the same order, however fast the machine is; a cause that is known already ends no round.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from guardtok.errors import MissingExtraError
+from guardtok.fuzz import corpus_dir
+from guardtok.fuzz.attacks import Oracle
+from guardtok.fuzz.case import TEXT, Case, Outcome
+from guardtok.fuzz.findings import Finding, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from guardtok.fuzz.generators import Generator
+    from guardtok.fuzz.profile import Profile
+
+ROUNDS = (20, 50, 100, 200)
+"""Cases of a generator's first rounds, and of all that follow."""
+
+MAX_SHRINKS = 500
+"""So many cases are tried to make a finding smaller."""
+
+MAX_RESTARTS = 12
+"""So many of them may end the child."""
+
+
+class Asked(Protocol):
+    """Who judges cases: a `Worker`, or the same in this process."""
+
+    restarts: int
+
+    def open(self) -> tuple[Profile, list[tuple[str, list[str], list[Outcome]]]]:
+        """Return the target's profile and what is wrong with its vocabulary."""
+        ...
+
+    def ask(self, case: Case) -> tuple[list[str], list[Outcome]]:
+        """Return which oracles judged a case, and what they found."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the target."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a campaign is to do.
+
+    Attributes:
+        seed: What the cases are made from.
+        seconds: How long; None without a bound.
+        cases: How many cases; None without a bound.
+        corpus: Where findings are kept, or None.
+        attacks: The attack classes to try; all where it is empty.
+        oracles: The oracles whose findings count; all where it is empty.
+        command: What was asked for, as a command line.
+    """
+
+    seed: int = 0
+    seconds: float | None = 60.0
+    cases: int | None = None
+    corpus: Path | None = None
+    attacks: tuple[str, ...] = ()
+    oracles: tuple[Oracle, ...] = ()
+    command: str = "guardtok fuzz"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a campaign is."""
+
+    seconds: float
+    cases: int
+    findings: int
+    attack: str
+
+
+class _Found(Exception):  # noqa: N818 - it is how Hypothesis is told, and no error of anybody's
+    """A case with a cause that was not known."""
+
+
+class _Enough(BaseException):  # noqa: N818 - as above; a BaseException, which Hypothesis lets through
+    """The time or the number of cases is used up."""
+
+
+@dataclass(slots=True)
+class _State:
+    cases: int = 0
+    vacuous: int = 0
+    coverage: dict[str, Counter[Oracle]] = field(default_factory=lambda: defaultdict(Counter))
+    findings: dict[tuple[Oracle, str], Finding] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def run(asked: Asked, plan: Plan, on_progress: Callable[[Progress], None] = lambda _: None) -> Report:
+    """Run a campaign and return its report; Ctrl-C ends it early, and the report says so.
+
+    Raises:
+        GuardtokError: The target cannot be opened.
+        MissingExtraError: Hypothesis is not installed.
+    """
+    try:
+        import hypothesis  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Fuzzing needs Hypothesis: pip install 'guardtok[fuzz]'.") from None
+    return _Campaign(asked, plan, on_progress).run()
+
+
+class _Campaign:
+    def __init__(self, asked: Asked, plan: Plan, on_progress: Callable[[Progress], None]) -> None:
+        self._asked = asked
+        self._plan = plan
+        self._on_progress = on_progress
+        self._state = _State()
+        self._start = time.monotonic()
+        self._attack = ""
+
+    def run(self) -> Report:
+        interrupted = False
+        try:
+            profile, surveyed = self._asked.open()
+            self._start = time.monotonic()
+            try:
+                self._survey(surveyed)
+                self._replay()
+                self._draw(profile)
+            except _Enough:
+                pass
+            except KeyboardInterrupt:
+                interrupted = True
+        finally:
+            self._asked.close()
+        return self._report(profile, interrupted=interrupted)
+
+    def _report(self, profile: Profile, *, interrupted: bool) -> Report:
+        state, plan = self._state, self._plan
+        findings = tuple(state.findings.values())
+        notes = [*profile.notes, *state.notes]
+        if plan.corpus is not None:
+            notes += corpus_dir.write(plan.corpus, findings, profile.name)
+        if self._asked.restarts > 0:
+            notes.append(f"the tokenizer's process was started again {self._asked.restarts} times")
+        return Report(
+            target=profile.name,
+            library=profile.library,
+            command=plan.command,
+            seed=plan.seed,
+            seconds=time.monotonic() - self._start,
+            cases=state.cases,
+            vacuous=state.vacuous,
+            coverage={attack: dict(counts) for attack, counts in state.coverage.items()},
+            findings=findings,
+            notes=tuple(notes),
+            interrupted=interrupted,
+        )
+
+    def _survey(self, surveyed: Sequence[tuple[str, list[str], list[Outcome]]]) -> None:
+        for form, ran, outcomes in surveyed:
+            case = Case("A23", TEXT, (form,), form)
+            self._state.coverage["A23"].update(Oracle(name) for name in ran)
+            for outcome in outcomes:
+                self._keep(case, outcome)
+
+    def _replay(self) -> None:
+        if self._plan.corpus is None:
+            return
+        cases, notes = corpus_dir.read(self._plan.corpus)
+        self._state.notes += notes
+        for case in cases:
+            for outcome in self._judge(case):
+                self._keep(case, outcome, known=True)
+
+    def _draw(self, profile: Profile) -> None:
+        from guardtok.fuzz.generators import generators
+
+        chosen = [each for each in generators(profile) if not self._plan.attacks or each.attack in self._plan.attacks]
+        number = 0
+        while chosen:
+            size = ROUNDS[min(number, len(ROUNDS) - 1)]
+            for place, generator in enumerate(chosen):
+                self._attack = generator.attack
+                # The same round again, until nothing new is in it: what is known does not end it.
+                while self._round(generator, size, derive(self._plan.seed, number, place)):
+                    pass
+            number += 1
+
+    def _round(self, generator: Generator, size: int, seed: int) -> bool:
+        """Judge one round of cases; return whether there was a cause that was not known, which is known then."""
+        hunt = _Hunt(self, generator)
+        with suppress(_Found):
+            try:
+                hunt.run(size, seed)
+            finally:
+                if hunt.best is not None:
+                    self._keep(*hunt.best)
+        return hunt.best is not None
+
+    def _judge(self, case: Case) -> list[Outcome]:
+        """Have a case judged, count it, and return what is wrong."""
+        plan, state = self._plan, self._state
+        if plan.cases is not None and state.cases >= plan.cases:
+            raise _Enough
+        if plan.seconds is not None and time.monotonic() - self._start > plan.seconds:
+            raise _Enough
+        ran, outcomes = self._asked.ask(case)
+        state.cases += 1
+        state.coverage[case.attack].update(Oracle(name) for name in ran)
+        self._on_progress(
+            Progress(time.monotonic() - self._start, state.cases, len(state.findings), self._attack)
+        )
+        return [outcome for outcome in outcomes if not plan.oracles or outcome.oracle in plan.oracles]
+
+    def _keep(self, case: Case, outcome: Outcome, *, known: bool = False) -> None:
+        """Keep a finding, once for each cause."""
+        key = outcome.oracle, outcome.cause
+        found = self._state.findings.get(key)
+        if found is None:
+            seconds = time.monotonic() - self._start
+            self._state.findings[key] = Finding(case, outcome, 1, seconds, known)
+        else:
+            self._state.findings[key] = replace(found, count=found.count + 1)
+
+
+class _Hunt:
+    """One round: Hypothesis draws cases until one shows a cause that is not known, and makes that case smaller."""
+
+    def __init__(self, campaign: _Campaign, generator: Generator) -> None:
+        self._campaign = campaign
+        self._generator = generator
+        self._tried = 0
+        self._restarts = 0
+        self.best: tuple[Case, Outcome] | None = None
+
+    def run(self, size: int, seed: int) -> None:
+        """Draw cases.
+
+        Raises:
+            _Found: One shows a cause that is not known.
+            _Enough: The time is up.
+        """
+        from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+        from hypothesis import seed as seeded
+        from hypothesis.errors import Flaky, Unsatisfiable
+
+        options = settings(
+            max_examples=size,
+            database=None,
+            deadline=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+            verbosity=Verbosity.quiet,
+            report_multiple_bugs=False,
+            print_blob=False,
+        )
+        test: Any = seeded(seed)(options(given(self._generator.cases)(self._try)))
+        with suppress(Flaky, Unsatisfiable, _Stopped):
+            test()
+
+    def _try(self, case: Case) -> None:
+        state = self._campaign._state  # noqa: SLF001 - one class in two
+        if not self._generator.carries(case):
+            state.vacuous += 1
+            return
+        if self.best is not None:
+            self._shrink(case)
+            return
+        for outcome in self._campaign._judge(case):  # noqa: SLF001 - as above
+            if (outcome.oracle, outcome.cause) in state.findings:
+                self._campaign._keep(case, outcome)  # noqa: SLF001 - as above
+            elif self.best is None:
+                self.best = case, outcome
+        if self.best is not None:
+            raise _Found
+
+    def _shrink(self, case: Case) -> None:
+        """Judge a case that may be smaller than the best one of the same cause."""
+        if self.best is None:
+            return
+        best = self.best[1]
+        self._tried += 1
+        before = self._campaign._asked.restarts  # noqa: SLF001 - as above
+        outcomes = self._campaign._judge(case)  # noqa: SLF001 - as above
+        self._restarts += self._campaign._asked.restarts > before  # noqa: SLF001 - as above
+        for outcome in outcomes:
+            if (outcome.oracle, outcome.cause) == (best.oracle, best.cause):
+                if _size(case) <= _size(self.best[0]):
+                    self.best = case, outcome
+                if self._tried > MAX_SHRINKS or self._restarts > MAX_RESTARTS:
+                    raise _Stopped
+                raise _Found
+        if self._tried > MAX_SHRINKS:
+            raise _Stopped
+
+
+class _Stopped(BaseException):  # noqa: N818 - as above
+    """A case is as small as it gets in so many tries."""
+
+
+def _size(case: Case) -> tuple[int, int]:
+    return len(case.text) + len(case.parts), sum(map(ord, case.text[:200]))
+
+
+def derive(seed: int, *numbers: int) -> int:
+    """Return a seed that follows from others, the same in every process."""
+    return random.Random(f"{seed} {numbers}").getrandbits(32)  # noqa: S311 - to repeat, no secret
