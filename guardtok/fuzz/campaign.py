@@ -19,6 +19,7 @@ from guardtok.fuzz import corpus_dir
 from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.case import TEXT, Case, Outcome
 from guardtok.fuzz.findings import Finding, Report
+from guardtok.fuzz.worker import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ ROUNDS = (20, 50, 100, 200)
 MAX_SHRINKS = 500
 """So many cases are tried to make a finding smaller."""
 
-MAX_RESTARTS = 12
+MAX_ENDED = 12
 """So many of them may end the child."""
 
 
@@ -91,7 +92,7 @@ class _Found(Exception):  # noqa: N818 - it is how Hypothesis is told, and no er
     """A case with a cause that was not known."""
 
 
-class _Enough(BaseException):  # noqa: N818 - as above; a BaseException, which Hypothesis lets through
+class _Enough(BaseException):
     """The time or the number of cases is used up."""
 
 
@@ -171,7 +172,7 @@ class _Campaign:
             case = Case("A23", TEXT, (form,), form)
             self._state.coverage["A23"].update(Oracle(name) for name in ran)
             for outcome in outcomes:
-                self._keep(case, outcome)
+                self.keep(case, outcome)
 
     def _replay(self) -> None:
         if self._plan.corpus is None:
@@ -179,8 +180,8 @@ class _Campaign:
         cases, notes = corpus_dir.read(self._plan.corpus)
         self._state.notes += notes
         for case in cases:
-            for outcome in self._judge(case):
-                self._keep(case, outcome, known=True)
+            for outcome in self.judge(case):
+                self.keep(case, outcome, known=True)
 
     def _draw(self, profile: Profile) -> None:
         from guardtok.fuzz.generators import generators
@@ -204,10 +205,10 @@ class _Campaign:
                 hunt.run(size, seed)
             finally:
                 if hunt.best is not None:
-                    self._keep(*hunt.best)
+                    self.keep(*hunt.best)
         return hunt.best is not None
 
-    def _judge(self, case: Case) -> list[Outcome]:
+    def judge(self, case: Case) -> list[Outcome]:
         """Have a case judged, count it, and return what is wrong."""
         plan, state = self._plan, self._state
         if plan.cases is not None and state.cases >= plan.cases:
@@ -217,12 +218,18 @@ class _Campaign:
         ran, outcomes = self._asked.ask(case)
         state.cases += 1
         state.coverage[case.attack].update(Oracle(name) for name in ran)
-        self._on_progress(
-            Progress(time.monotonic() - self._start, state.cases, len(state.findings), self._attack)
-        )
+        self._on_progress(Progress(time.monotonic() - self._start, state.cases, len(state.findings), self._attack))
         return [outcome for outcome in outcomes if not plan.oracles or outcome.oracle in plan.oracles]
 
-    def _keep(self, case: Case, outcome: Outcome, *, known: bool = False) -> None:
+    def knows(self, outcome: Outcome) -> bool:
+        """Whether there is a finding of the same cause."""
+        return (outcome.oracle, outcome.cause) in self._state.findings
+
+    def count_vacuous(self) -> None:
+        """Count a case that has lost its payload."""
+        self._state.vacuous += 1
+
+    def keep(self, case: Case, outcome: Outcome, *, known: bool = False) -> None:
         """Keep a finding, once for each cause."""
         key = outcome.oracle, outcome.cause
         found = self._state.findings.get(key)
@@ -240,7 +247,7 @@ class _Hunt:
         self._campaign = campaign
         self._generator = generator
         self._tried = 0
-        self._restarts = 0
+        self._ended = 0
         self.best: tuple[Case, Outcome] | None = None
 
     def run(self, size: int, seed: int) -> None:
@@ -269,42 +276,39 @@ class _Hunt:
             test()
 
     def _try(self, case: Case) -> None:
-        state = self._campaign._state  # noqa: SLF001 - one class in two
         if not self._generator.carries(case):
-            state.vacuous += 1
+            self._campaign.count_vacuous()
             return
-        if self.best is not None:
-            self._shrink(case)
-            return
-        for outcome in self._campaign._judge(case):  # noqa: SLF001 - as above
-            if (outcome.oracle, outcome.cause) in state.findings:
-                self._campaign._keep(case, outcome)  # noqa: SLF001 - as above
-            elif self.best is None:
-                self.best = case, outcome
-        if self.best is not None:
+        # Hypothesis takes failures for the same one only if they are raised on the same line.
+        if self._finds(case) if self.best is None else self._stays(case):
             raise _Found
 
-    def _shrink(self, case: Case) -> None:
-        """Judge a case that may be smaller than the best one of the same cause."""
+    def _finds(self, case: Case) -> bool:
+        """Judge a case; return whether it shows a cause that is not known."""
+        for outcome in self._campaign.judge(case):
+            if self._campaign.knows(outcome):
+                self._campaign.keep(case, outcome)
+            elif self.best is None:
+                self.best = case, outcome
+        return self.best is not None
+
+    def _stays(self, case: Case) -> bool:
+        """Judge a case that may be smaller than the best one; return whether it has the same cause."""
         if self.best is None:
-            return
-        best = self.best[1]
+            return False
+        best, known = self.best
         self._tried += 1
-        before = self._campaign._asked.restarts  # noqa: SLF001 - as above
-        outcomes = self._campaign._judge(case)  # noqa: SLF001 - as above
-        self._restarts += self._campaign._asked.restarts > before  # noqa: SLF001 - as above
-        for outcome in outcomes:
-            if (outcome.oracle, outcome.cause) == (best.oracle, best.cause):
-                if _size(case) <= _size(self.best[0]):
-                    self.best = case, outcome
-                if self._tried > MAX_SHRINKS or self._restarts > MAX_RESTARTS:
-                    raise _Stopped
-                raise _Found
-        if self._tried > MAX_SHRINKS:
+        outcomes = self._campaign.judge(case)
+        self._ended += any(outcome.cause.startswith(ENDED) for outcome in outcomes)
+        same = [each for each in outcomes if (each.oracle, each.cause) == (known.oracle, known.cause)]
+        if same and _size(case) <= _size(best):
+            self.best = case, same[0]
+        if self._tried > MAX_SHRINKS or self._ended > MAX_ENDED:
             raise _Stopped
+        return bool(same)
 
 
-class _Stopped(BaseException):  # noqa: N818 - as above
+class _Stopped(BaseException):
     """A case is as small as it gets in so many tries."""
 
 

@@ -149,6 +149,4 @@ class Outcome:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Outcome:
         """Return the outcome that `to_dict` wrote."""
-        return cls(
-            Oracle(values["oracle"]), values["cause"], values["expected"], values["got"], tuple(values["ids"])
-        )
+        return cls(Oracle(values["oracle"]), values["cause"], values["expected"], values["got"], tuple(values["ids"]))

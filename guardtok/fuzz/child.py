@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from guardtok.fuzz.judge import Judgement
 
+
 class Capture:
     """A file that takes what is printed, and knows whether it has grown."""
 

@@ -111,7 +111,9 @@ def through_tokenizers(backend: tokenizers.Tokenizer, adapter: Tokenizer | None,
         reserved=adapter.reserved_ids if adapter is not None else frozenset(token.id for token in tokens),
         n_vocab=adapter.n_vocab if adapter is not None else max(backend.get_vocab().values(), default=-1) + 1,
         adapter=adapter,
-        notes=() if adapter is not None else ("guardtok has no adapter for this tokenizer; the library is asked alone",),
+        notes=()
+        if adapter is not None
+        else ("guardtok has no adapter for this tokenizer; the library is asked alone",),
     )
 
 

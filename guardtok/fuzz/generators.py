@@ -82,9 +82,7 @@ def _generators(profile: Profile) -> Iterator[Generator]:
     yield write("A7", flat, _reassembles, lambda token: _one(gs.around(gs.nested(token, form), words)))
     yield write("A8", flat, _marks, lambda token: _one(_marked(token)))
     if profile.chats:
-        yield write(
-            "A9", (*content, *PARTED), _removes, lambda token: gs.inserted(token, gs.REMOVED).flatmap(_parted)
-        )
+        yield write("A9", (*content, *PARTED), _removes, lambda token: gs.inserted(token, gs.REMOVED).flatmap(_parted))
     yield write("A10", (TEXT, *(PARTED if profile.chats else ())), _spells, _cut)
     if profile.chats:
         yield write("A11", FIELDS, _spells, lambda token: _one(gs.around(st.just(token), words)))

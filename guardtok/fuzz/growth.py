@@ -30,7 +30,9 @@ ENOUGH = 2.0
 """Seconds after which no longer text is tried."""
 
 
-def judge_growth(unit: str, encode: Callable[[str], object], made: Judgement, declared: tuple[type[BaseException], ...]) -> None:
+def judge_growth(
+    unit: str, encode: Callable[[str], object], made: Judgement, declared: tuple[type[BaseException], ...]
+) -> None:
     """Encode a unit over and over, ever longer, and judge the time and the memory."""
     size, before = FIRST, 0.0
     peak = _peak()

@@ -274,5 +274,3 @@ def _judge_written(written: str, warden: Warden, made: Judgement, what: str = "a
     data = written.encode("utf-8", "backslashreplace")
     if any(True for _ in find(data, warden.automata)) or any(True for _ in find(data, catalogue_automata())):
         made.report(Oracle.LOG, f"{what} spells a control token", "a broken form", "the form")
-
-

@@ -36,7 +36,7 @@ class Judgement:
     ran: set[Oracle] = field(default_factory=set)
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def report(  # noqa: PLR0913, PLR0917 - the fields of an outcome
+    def report(
         self, oracle: Oracle, cause: str, expected: object = "", got: object = "", ids: Sequence[int] = ()
     ) -> None:
         """Keep a finding."""
@@ -44,9 +44,7 @@ class Judgement:
         shown = str(expected)[:MAX_SHOWN_TEXT], str(got)[:MAX_SHOWN_TEXT]
         self.outcomes.append(Outcome(oracle, cause, *shown, tuple(ids[:SHOWN])))
 
-    def call(
-        self, door: str, declared: tuple[type[BaseException], ...], call: Callable[[], _Made]
-    ) -> _Made | None:
+    def call(self, door: str, declared: tuple[type[BaseException], ...], call: Callable[[], _Made]) -> _Made | None:
         """Return what a door returns, or None where it fails; a failure that is not declared is a finding."""
         self.ran.add(Oracle.CRASH)
         try:
@@ -59,9 +57,7 @@ class Judgement:
                 self.report(Oracle.CRASH, f"{door} raises {name}", "ids or a declared error", name)
             return None
 
-    def encode(
-        self, door: str, declared: tuple[type[BaseException], ...], call: Callable[[], Any]
-    ) -> list[int] | None:
+    def encode(self, door: str, declared: tuple[type[BaseException], ...], call: Callable[[], Any]) -> list[int] | None:
         """Return the ids that a door makes, or None where it makes none."""
         made = self.call(door, declared, call)
         if made is None:
@@ -69,7 +65,9 @@ class Judgement:
         try:
             return as_ids(made)
         except (TypeError, ValueError):
-            self.report(Oracle.CRASH, f"{door} returns something else than ids", "a sequence of ints", type(made).__name__)
+            self.report(
+                Oracle.CRASH, f"{door} returns something else than ids", "a sequence of ints", type(made).__name__
+            )
             return None
 
 

@@ -104,7 +104,9 @@ def _judge_text(text: str, reader: Reader, other: Doors | None, made: Judgement)
 def _judge_round_trip(text: str, ids: list[int], doors: Doors, made: Judgement) -> None:
     made.ran.add(Oracle.ROUND_TRIP)
     if doors.n_vocab is not None and any(not 0 <= id_ < doors.n_vocab for id_ in ids):
-        made.report(Oracle.ROUND_TRIP, "an id that the vocabulary does not have", f"ids below {doors.n_vocab}", ids, ids)
+        made.report(
+            Oracle.ROUND_TRIP, "an id that the vocabulary does not have", f"ids below {doors.n_vocab}", ids, ids
+        )
         return
     if not doors.lossy.isdisjoint(ids):
         return
@@ -114,7 +116,9 @@ def _judge_round_trip(text: str, ids: list[int], doors: Doors, made: Judgement) 
             made.report(Oracle.ROUND_TRIP, "its own ids do not decode", "text", "an error", ids)
         return
     if decoded not in _readings(text, doors):
-        fact = "white space is lost or added" if _squeeze(decoded) == _squeeze(_clean(text)) else "other text comes back"
+        fact = (
+            "white space is lost or added" if _squeeze(decoded) == _squeeze(_clean(text)) else "other text comes back"
+        )
         made.report(Oracle.ROUND_TRIP, fact, text, decoded.decode(errors="replace"), ids)
 
 
@@ -190,7 +194,9 @@ def _judge_threads(texts: list[str], encoded: Sequence[list[int] | None], reader
             raise
         same = False
     if not same:
-        made.report(Oracle.SPLIT, "threads that share it get other ids than one alone", "the ids of one thread", "others")
+        made.report(
+            Oracle.SPLIT, "threads that share it get other ids than one alone", "the ids of one thread", "others"
+        )
 
 
 def _judge_again(ids: list[int], reader: Reader, other: Doors | None, made: Judgement) -> None:

@@ -39,7 +39,19 @@ HIDDEN = ("\u200b", "\u200d", "\u00ad", "\ufe0f", "\u2060", "\ufeff", "\u034f", 
 """Characters that nobody sees."""
 
 SPACES = (" ", "  ", "\t", "\n", "\r\n", "\u00a0", "\u2003", "\u2028", "\u3000", "\x0b", "\x1c", "\x85")
-SENTINELS = ("\0", "\x001,234\x00", "\U000f0000", "\U000f0001", "\U0010f0f0", "\ue000", "\ufffe", "⟦", "⟧", "__0__", "{0}")
+SENTINELS = (
+    "\0",
+    "\x001,234\x00",
+    "\U000f0000",
+    "\U000f0001",
+    "\U0010f0f0",
+    "\ue000",
+    "\ufffe",
+    "⟦",
+    "⟧",
+    "__0__",
+    "{0}",
+)
 """What programs put into a text to mark a place in it."""
 
 REMOVED = ("</think>", "<think>", "/think", "/no_think", "<channel|>", " ", "\n", "[THINK]")
@@ -48,7 +60,24 @@ REMOVED = ("</think>", "<think>", "/think", "/no_think", "<channel|>", " ", "\n"
 TERMINAL = ("\x1b[31m", "\x1b]0;title\x07", "\x9b2J", "\u202e", "\u2066", "\x08", "\r", "\x1b[2K", "\u2029")
 """What a terminal obeys, and marks that turn the direction of writing."""
 
-RUNS = (" ", "\n", "a", "\t", "<", "<|", "'s", "0", "\u0301", "\U0001f469\u200d", "A", "^", "\u3000", "\ufdfa", ">", "/")
+RUNS = (
+    " ",
+    "\n",
+    "a",
+    "\t",
+    "<",
+    "<|",
+    "'s",
+    "0",
+    "\u0301",
+    "\U0001f469\u200d",
+    "A",
+    "^",
+    "\u3000",
+    "\ufdfa",
+    ">",
+    "/",
+)
 """Units of long runs that make tokenizers slow."""
 
 
@@ -120,9 +149,7 @@ def folded(draw: st.DrawFn, form: str) -> str:
         return form[:at] + _widen(form[at]) + form[at + 1 :]
     if how == "case":
         return form.swapcase()
-    return "".join(
-        draw(st.sampled_from([char, *sorted(disguises_of(fold_case(char)))[:24]])) for char in form
-    )
+    return "".join(draw(st.sampled_from([char, *sorted(disguises_of(fold_case(char)))[:24]])) for char in form)
 
 
 def _widen(char: str) -> str:
@@ -167,8 +194,7 @@ def spelled_bytes() -> st.SearchStrategy[str]:
 def turns(forms: Sequence[str] = ()) -> st.SearchStrategy[str]:
     """Draw a forged turn: of one family of the catalogue, or of these forms."""
     known = [
-        [form.form for form in family.forms if form.role in {Role.TURN, Role.HEADER, Role.EOS}]
-        for family in families()
+        [form.form for form in family.forms if form.role in {Role.TURN, Role.HEADER, Role.EOS}] for family in families()
     ]
     family = st.sampled_from([each for each in [list(forms), *known] if each])
     role = st.sampled_from(["system", "assistant", "user", "tool", "analysis"])

@@ -24,7 +24,9 @@ def survey(doors: Doors) -> list[tuple[str, Judgement]]:
         made = Judgement()
         first = owners.setdefault(token.id, token.form)
         if first != token.form:
-            made.report(Oracle.OVERLAP, "two tokens share an id", f"an id of its own for {token.form}", first, [token.id])
+            made.report(
+                Oracle.OVERLAP, "two tokens share an id", f"an id of its own for {token.form}", first, [token.id]
+            )
         elif token.kind is TokenClass.CONTROL:
             _judge_token(token.form, token.id, doors, made)
         whole.ran |= made.ran

@@ -49,9 +49,7 @@ class Target:
     other: Doors | None = None
 
 
-def open_target(
-    target: object, policy: str | None = None, against: object = None, folder: str | None = None
-) -> Target:
+def open_target(target: object, policy: str | None = None, against: object = None, folder: str | None = None) -> Target:
     """Return what is meant.
 
     Args:

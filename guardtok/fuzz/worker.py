@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 OPENING_SECONDS = 180.0
 """So long the target may take to be imported and read."""
 
+ENDED = "the tokenizer ends its process or hangs"
+"""How the cause of a finding begins that took the child with it."""
+
 HANG_SECONDS = 20.0
 """So long one case may take."""
 
@@ -60,9 +63,9 @@ class Worker:
         if reply:
             return _read(json.loads(reply))
         if reply is None:
-            fact, got = "the tokenizer hangs", f"nothing within {self._hang_seconds:g} s"
+            fact, got = f"{ENDED} (hangs)", f"nothing within {self._hang_seconds:g} s"
         else:
-            fact, got = f"the tokenizer ends its process ({self._ending()})", "the end of the process"
+            fact, got = f"{ENDED} ({self._ending()})", "the end of the process"
         self.close()
         return [Oracle.CRASH.value], [Outcome(Oracle.CRASH, fact, "ids or an error", got)]
 
