@@ -78,8 +78,8 @@ MEANING: Mapping[Oracle, str] = MappingProxyType(
         "is asked again.",
         Oracle.OVERLAP: "A registered token is read as another one, or two share an id: what is written is not what "
         "the model gets.",
-        Oracle.CRASH: "The text makes the tokenizer fail with an error that it does not declare, end its process, hang, "
-        "or take time or memory that grows faster than the text.",
+        Oracle.CRASH: "The text makes the tokenizer fail with an error that it does not declare, end its process, "
+        "hang, or take time or memory that grows faster than the text.",
         Oracle.LOG: "What is printed or recorded because of this text holds a control token or something that a "
         "terminal obeys, and logs end up in terminals and prompts.",
     }

@@ -11,7 +11,6 @@ import time
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from guardtok.errors import MissingExtraError
@@ -23,6 +22,7 @@ from guardtok.fuzz.worker import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from guardtok.fuzz.generators import Generator
     from guardtok.fuzz.profile import Profile

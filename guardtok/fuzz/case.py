@@ -86,7 +86,7 @@ class Case:
         """
         if not isinstance(values, dict):
             raise ValueError("A case is a mapping.")  # noqa: TRY004 - one error for whatever a file may hold
-        attack, shape, parts = values.get("attack"), values.get("shape", TEXT), values.get("parts")
+        attack, shape, parts = str(values.get("attack")), values.get("shape", TEXT), values.get("parts")
         form, repeat = values.get("form", ""), values.get("repeat", 1)
         if attack not in ATTACKS or not isinstance(shape, str) or not isinstance(form, str):
             raise ValueError("A case names its attack class, its shape and its form.")
@@ -98,24 +98,17 @@ class Case:
 
 
 def _escape(text: str, form: str) -> str:
-    plain = set() if form and form.isalnum() else None
-    made = []
-    for char in text:
-        keep = char.isascii() and (char.isalnum() or char == " ")
-        if keep and (plain is None or char not in form):
-            made.append(char)
-        else:
-            made.append(
-                "".join(
-                    f"\\u{unit:04x}"
-                    for unit in ([ord(char)] if ord(char) < 0x10000 else _pair(ord(char)))  # noqa: PLR2004 - one unit
-                )
-            )
+    # A form of letters alone is spelled by letters, so all of its letters are escaped.
+    spelling = set(form) if form.isalnum() else set()
+    made = [
+        char if char.isascii() and (char.isalnum() or char == " ") and char not in spelling else _as_escape(char)
+        for char in text
+    ]
     return '"' + "".join(made) + '"'
 
 
-def _pair(code: int) -> tuple[int, int]:
-    return 0xD800 + ((code - 0x10000) >> 10), 0xDC00 + ((code - 0x10000) & 0x3FF)
+def _as_escape(char: str) -> str:
+    return "".join(f"\\u{unit:04x}" for unit in memoryview(char.encode("utf-16-le", "surrogatepass")).cast("H"))
 
 
 @dataclass(frozen=True, slots=True)

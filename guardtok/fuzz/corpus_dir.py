@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardtok.fuzz.case import Case
@@ -17,6 +16,7 @@ from guardtok.violation import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from guardtok.fuzz.findings import Finding
 
@@ -85,12 +85,18 @@ def write(folder: Path, findings: Sequence[Finding], target: str) -> list[str]:
     return notes
 
 
+def vector_name(finding: Finding) -> str:
+    """Return the name of a finding's vector, the same wherever it is found."""
+    case, outcome = finding.case, finding.outcome
+    digest = hashlib.sha256(f"{outcome.oracle}\n{outcome.cause}\n{case.to_json()}".encode()).hexdigest()
+    return f"{outcome.oracle.value.replace(' ', '-')}-{digest[:12]}"
+
+
 def as_vector(finding: Finding, target: str) -> dict[str, Any]:
     """Return a finding as a vector."""
     case, outcome = finding.case, finding.outcome
-    name = hashlib.sha256(f"{outcome.oracle}\n{outcome.cause}\n{case.to_json()}".encode()).hexdigest()[:12]
     return {
-        "id": f"{outcome.oracle.value.replace(' ', '-')}-{name}",
+        "id": vector_name(finding),
         "class": case.attack,
         "target": target,
         "shape": case.shape,

@@ -122,10 +122,10 @@ def through_transformers(tokenizer: transformers.PreTrainedTokenizerFast, adapte
     doors = through_tokenizers(tokenizer.backend_tokenizer, adapter, tokenizer.name_or_path or "transformers")
 
     def chat(messages: list[Any], tools: list[Any] | None) -> list[int]:
-        made: list[int] = tokenizer.apply_chat_template(
+        made: Any = tokenizer.apply_chat_template(
             messages, tools=tools, return_dict=False, sanitize_control_tokens=True
         )
-        return made
+        return as_ids(made)
 
     return Doors(
         doors.name,

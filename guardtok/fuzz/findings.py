@@ -81,7 +81,7 @@ class Report:
         }
 
     def table(self) -> list[tuple[str, dict[Oracle, tuple[int, int]]]]:
-        """Return, for each attack class that was tried, how many cases each oracle judged and how many findings it has."""
+        """Return, for each attack class that was tried, how many cases and findings each oracle has."""
         rows = []
         for attack in ATTACKS:
             counts = self.coverage.get(attack, {})

@@ -7,7 +7,6 @@ other means than it was made with, whether the token is still in it; cases that 
 from __future__ import annotations
 
 import html
-import json
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -228,13 +227,12 @@ def _decodes(case: Case) -> bool:
     for _ in range(_DEPTH):
         if case.form in text:
             return True
-        text = re.sub(r"\\u[0-9a-f]{4}|\\x[0-9a-f]{2}", _unescape, unquote(html.unescape(text)))
+        text = re.sub(r"\\(?:u(?=....)|x)([0-9a-f]{4}|[0-9a-f]{2})", _unescape, unquote(html.unescape(text)))
     return case.form in text
 
 
 def _unescape(found: re.Match[str]) -> str:
-    escape = found[0]
-    return str(json.loads(f'"{escape}"')) if escape[1] == "u" else chr(int(escape[2:], 16))
+    return chr(int(found[1], 16))
 
 
 def _is_odd(case: Case) -> bool:

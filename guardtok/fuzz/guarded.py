@@ -32,7 +32,8 @@ MAX_CHUNKED = 200
 
 TEMPLATE = (
     "{% for m in messages %}OPEN{{ m.role }}{% if m.name is defined %} {{ m.name }}{% endif %}\n"
-    "{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content or [] %}{{ p.text }}{% endfor %}{% endif %}"
+    "{% if m.content is string %}{{ m.content }}"
+    "{% else %}{% for p in m.content or [] %}{{ p.text }}{% endfor %}{% endif %}"
     "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}{{ m.reasoning_content or '' }}CLOSE\n"
     "{% endfor %}{% for t in tools or [] %}{{ t.function.name }}: {{ t | tojson }}\n{% endfor %}"
 )

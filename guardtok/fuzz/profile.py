@@ -45,4 +45,5 @@ class Profile:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Profile:
         """Return the profile that `to_dict` wrote."""
-        return cls(**{key: tuple(each) if isinstance(each, list) else each for key, each in values.items()})
+        made: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in values.items()}
+        return cls(**made)

@@ -140,7 +140,7 @@ def inserted(draw: st.DrawFn, form: str, pieces: Sequence[str]) -> str:
 
 @st.composite
 def folded(draw: st.DrawFn, form: str) -> str:
-    """Draw a form in which characters are replaced by others that some fold takes for them: width, case, look-alikes."""
+    """Draw a form in which characters are replaced by others that a fold takes for them: width, case, look-alikes."""
     how = draw(st.sampled_from(["width", "one width", "case", "any"]))
     if how == "width":
         return "".join(map(_widen, form))
@@ -161,8 +161,8 @@ ESCAPES: dict[str, Callable[[str], str]] = {
     "hexadecimal entity": lambda char: f"&#x{ord(char):x};",
     "named entity": lambda char: f"&{codepoint2name[ord(char)]};" if ord(char) in codepoint2name else char,
     "percent": lambda char: "".join(f"%{byte:02X}" for byte in char.encode()),
-    "json": lambda char: json.dumps(char)[1:-1] if ord(char) > 0x7E else f"\\u{ord(char):04x}",
-    "octets": lambda char: f"\\x{ord(char):02x}" if ord(char) < 0x100 else char,
+    "json": lambda char: json.dumps(char)[1:-1] if char > "~" else f"\\u{ord(char):04x}",
+    "octets": lambda char: f"\\x{ord(char):02x}" if char < "\u0100" else char,
 }
 """How one character is escaped."""
 

@@ -78,6 +78,10 @@ def open_doors(found: object, name: str) -> Doors:
     if isinstance(found, str):
         adapter = _adapt(found)
         return _open_file(Path(found), name) if adapter is None else _behind(adapter, Path(found))
+    return _open_object(found, name)
+
+
+def _open_object(found: object, name: str) -> Doors:
     roots = {f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(found).__mro__}
     if "tiktoken.Encoding" in roots:
         return through_tiktoken(found, load_tokenizer(found))  # type: ignore[arg-type]  # as its name says
@@ -87,10 +91,10 @@ def open_doors(found: object, name: str) -> Doors:
         return through_tokenizers(found, _adapt(found), name)  # type: ignore[arg-type]
     if "sentencepiece.SentencePieceProcessor" in roots:
         return through_sentencepiece(found, load_tokenizer(found))  # type: ignore[arg-type]
-    if isinstance(found, TiktokenTokenizer):
-        return through_tiktoken(found.encoding, found)
     if isinstance(found, Tokenizer):
-        return through_adapter(found)
+        return (
+            through_tiktoken(found.encoding, found) if isinstance(found, TiktokenTokenizer) else through_adapter(found)
+        )
     if callable(getattr(found, "encode", None)) and callable(getattr(found, "decode", None)):
         return through_object(found, name)
     raise TokenizerError(f"A {type(found).__name__} is no tokenizer: it has no `encode` and `decode`.")
