@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from guardtok.dialects import role_of
+from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.case import GROWTH
 from guardtok.fuzz.doors import words_of
 from guardtok.fuzz.growth import judge_growth
-from guardtok.fuzz.guarded import DECLARED, UNTRUSTED, Warden, judge_guard
+from guardtok.fuzz.guarded import DECLARED, UNTRUSTED, Warden, judge_guard, judge_written
 from guardtok.fuzz.judge import Judgement
 from guardtok.fuzz.oracles import Reader, judge_tokenizer
 from guardtok.fuzz.profile import Profile
@@ -72,6 +73,13 @@ class Bench:
         if warden is not None:
             return judge_guard(case, warden)
         return judge_tokenizer(case, self.reader, self.target.other)
+
+    def judge_printed(self, printed: bytes, made: Judgement) -> None:
+        """Judge what was printed meanwhile: a tokenizer has no business to, and a guard may log."""
+        if self.warden is None:
+            made.report(Oracle.LOG, "the tokenizer prints", "silence", f"{len(printed):,} bytes")
+        else:
+            judge_written(printed.decode(errors="backslashreplace"), self.warden, made, "what is logged")
 
 
 def _has_jinja() -> bool:

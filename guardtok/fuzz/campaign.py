@@ -193,7 +193,7 @@ class _Campaign:
             for place, generator in enumerate(chosen):
                 self._attack = generator.attack
                 # The same round again, until nothing new is in it: what is known does not end it.
-                while self._round(generator, size, derive(self._plan.seed, number, place)):
+                while self._round(generator, max(3, size // generator.share), derive(self._plan.seed, number, place)):
                     pass
             number += 1
 

@@ -13,7 +13,6 @@ import tempfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from guardtok.errors import GuardtokError
-from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.bench import Bench
 from guardtok.fuzz.case import Case
 from guardtok.fuzz.targets import open_target
@@ -24,12 +23,15 @@ if TYPE_CHECKING:
     from guardtok.fuzz.judge import Judgement
 
 
+MAX_TAKEN = 1_000_000
+"""Bytes of what is printed that are looked at."""
+
+
 class Capture:
     """A file that takes what is printed, and knows whether it has grown."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-        self._size = 0
 
     def redirect(self) -> None:
         """Send standard output and standard error here, those of C and Rust too, and give standard input nothing."""
@@ -38,13 +40,19 @@ class Capture:
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device
             os.dup2(nothing.fileno(), 0)
 
-    def grown(self) -> int:
-        """Return how many bytes came since this was last asked."""
+    def take(self) -> bytes:
+        """Return what came since this was last asked."""
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        size = os.fstat(self._file.fileno()).st_size
-        grown, self._size = size - self._size, size
-        return grown
+        descriptor = self._file.fileno()
+        size = os.fstat(descriptor).st_size
+        if not size:
+            return b""
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        taken = os.read(descriptor, MAX_TAKEN)
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return taken
 
 
 def serve(requests: Iterable[bytes], answer: Callable[[dict[str, Any]], None], capture: Capture) -> None:
@@ -56,12 +64,12 @@ def serve(requests: Iterable[bytes], answer: Callable[[dict[str, Any]], None], c
             bench = _open(request, answer)
             if bench is None:
                 return
-            capture.grown()  # Libraries greet when they are loaded.
+            capture.take()  # Libraries greet when they are loaded.
             continue
         case = Case.from_dict(request)
         made = bench.judge(case)
-        if printed := capture.grown():
-            made.report(Oracle.LOG, "the tokenizer prints", "silence", f"{printed:,} bytes")
+        if printed := capture.take():
+            bench.judge_printed(printed, made)
         answer(_reply(made))
 
 

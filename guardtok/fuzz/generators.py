@@ -38,11 +38,13 @@ class Generator:
         attack: The attack class.
         cases: What draws them.
         carries: Whether a case still carries its payload.
+        share: One case of it for so many of the others: what takes seconds is tried less often.
     """
 
     attack: str
     cases: st.SearchStrategy[Case]
     carries: Callable[[Case], bool]
+    share: int = 1
 
 
 def generators(profile: Profile) -> tuple[Generator, ...]:
@@ -55,63 +57,43 @@ def _generators(profile: Profile) -> Iterator[Generator]:
     form = st.one_of(own, own, gs.foreign_tokens())
     words = profile.words
     content = ("chat: content", "chat: history", "chat: system") if profile.chats else ()
+    parted = PARTED if profile.chats else ()
     flat = (TEXT, *content)
-
-    def write(
-        attack: str, shapes: tuple[str, ...], carries: Callable[[Case], bool], text: Callable[[str], gs.Drawn]
-    ) -> Generator:
-        cases = form_for.flatmap(
-            lambda token: st.builds(
-                lambda shape, parts: Case(attack, shape, parts, token), st.sampled_from(shapes), text(token)
-            )
-        )
-        return Generator(attack, cases, carries)
-
-    form_for = form
     yield Generator(PLAIN, _plain(words), lambda _: True)
-    yield write("A1", flat, _spells, lambda token: _one(gs.around(st.just(token), words)))
+    yield _write("A1", flat, _spells, gs.around(form, words))
     if profile.hidden:
-        form_for = gs.control_tokens(profile.hidden)
-        yield write("A2", flat, _spells, lambda token: _one(gs.around(st.just(token), words)))
-        form_for = form
-    yield write("A3", (TEXT,), _spells, lambda token: _one(_among(token, words)))
-    yield write("A4", flat, _folds, lambda token: _one(gs.around(gs.folded(token), words)))
-    yield write("A5", flat, _hides, lambda token: _one(gs.around(gs.inserted(token, gs.HIDDEN), words)))
-    yield write("A6", flat, _spells, lambda token: _one(_spaced(token)))
-    yield write("A7", flat, _reassembles, lambda token: _one(gs.around(gs.nested(token, form), words)))
-    yield write("A8", flat, _marks, lambda token: _one(_marked(token)))
+        yield _write("A2", flat, _spells, gs.around(gs.control_tokens(profile.hidden), words))
+    yield _write("A3", (TEXT,), _spells, gs.among_words(form, words))
+    yield _write("A4", flat, _folds, gs.folded(form, words))
+    yield _write("A5", flat, _hides, gs.hidden(form, words))
+    yield _write("A6", flat, _spells, gs.spaced(form))
+    yield _write("A7", flat, _reassembles, gs.nested(form, words))
+    yield _write("A8", flat, _marks, gs.marked(form))
     if profile.chats:
-        yield write("A9", (*content, *PARTED), _removes, lambda token: gs.inserted(token, gs.REMOVED).flatmap(_parted))
-    yield write("A10", (TEXT, *(PARTED if profile.chats else ())), _spells, _cut)
+        yield _write("A9", (*content, *parted), _removes, gs.removed(form))
+    yield _write("A10", (TEXT, *parted), _spells, gs.cut(form))
     if profile.chats:
-        yield write("A11", FIELDS, _spells, lambda token: _one(gs.around(st.just(token), words)))
-    yield write("A12", flat, _decodes, lambda token: _one(gs.around(gs.escaped(token), words)))
-    yield write("A13", (TEXT,), _is_odd, lambda token: _one(_odd(token)))
-    yield write("A15", (IDS,), _spells, lambda token: _one(gs.around(st.just(token), words)))
-    yield Generator(
-        "A16",
-        st.builds(
-            lambda shape, text: Case("A16", shape, (text,), text.partition("\n")[0]),
-            st.sampled_from(flat),
-            gs.turns(profile.turns),
-        ),
-        _spells,
-    )
+        yield _write("A11", FIELDS, _spells, gs.around(form, words))
+    yield _write("A12", flat, _decodes, gs.escaped(form, words))
+    yield _write("A13", (TEXT,), _is_odd, gs.odd(form))
+    yield _write("A15", (IDS,), _spells, gs.around(form, words))
+    yield _write("A16", flat, _spells, gs.turns(profile.turns))
     if profile.media:
-        form_for = gs.control_tokens(profile.media)
-        yield write("A18", flat, _spells, lambda token: _one(gs.around(st.just(token), words)))
-        form_for = form
-    yield Generator("A19", _long(form), lambda case: case.repeat > 1)
-    yield write("A20", flat, _obeyed, lambda token: _one(_terminal(token)))
+        yield _write("A18", flat, _spells, gs.around(gs.control_tokens(profile.media), words))
+    yield Generator("A19", _long(form), lambda case: case.repeat > 1, share=20)
+    yield _write("A20", flat, _obeyed, gs.obeyed(form))
     if profile.reserved:
-        form_for = gs.control_tokens(profile.reserved)
-        yield write("A21", flat, _spells, lambda token: _one(gs.around(st.just(token), words)))
-        form_for = form
-    yield write("A22", (BATCH, TEXT), _spells, lambda token: _documents(token, words))
+        yield _write("A21", flat, _spells, gs.around(gs.control_tokens(profile.reserved), words))
+    yield _write("A22", (BATCH, TEXT), _spells, gs.documents(form, words))
 
 
-def _one(text: st.SearchStrategy[str]) -> gs.Drawn:
-    return text.map(lambda each: (each,))
+def _write(
+    attack: str, shapes: tuple[str, ...], carries: Callable[[Case], bool], carrier: st.SearchStrategy[gs.Carrier]
+) -> Generator:
+    cases = st.builds(
+        lambda shape, carried: Case(attack, shape, carried.parts, carried.form), st.sampled_from(shapes), carrier
+    )
+    return Generator(attack, cases, carries)
 
 
 def _plain(words: tuple[str, ...]) -> st.SearchStrategy[Case]:
@@ -126,53 +108,11 @@ def _plain(words: tuple[str, ...]) -> st.SearchStrategy[Case]:
     )
 
 
-def _among(token: str, words: tuple[str, ...]) -> st.SearchStrategy[str]:
-    near = st.one_of(st.just(""), st.just("a"), st.just(" "), gs.words(words))
-    return st.tuples(near, st.just(token), near).map("".join)
-
-
-def _spaced(token: str) -> st.SearchStrategy[str]:
-    space = st.one_of(st.just(""), st.sampled_from(gs.SPACES), st.just("a"))
-    return st.tuples(space, space, st.just(token), space, space).map("".join)
-
-
-def _marked(token: str) -> st.SearchStrategy[str]:
-    sign = st.sampled_from(gs.SENTINELS)
-    return st.one_of(st.tuples(sign, st.just(token), sign).map("".join), gs.inserted(token, gs.SENTINELS))
-
-
-def _parted(text: str) -> gs.Drawn:
-    return st.one_of(st.just((text,)), gs.cut(text))
-
-
-def _cut(token: str) -> gs.Drawn:
-    return st.tuples(gs.words(()), gs.cut(token), gs.words(())).map(
-        lambda drawn: (drawn[0] + drawn[1][0], drawn[1][1] + drawn[2])
-    )
-
-
-def _odd(token: str) -> st.SearchStrategy[str]:
-    odd = st.one_of(
-        gs.random_bytes(), gs.spelled_bytes(), st.sampled_from(["\ud83d", "\udc4d", "\ud83d\udc4d", "\0", "\ufffe"])
-    )
-    return st.tuples(odd, st.sampled_from(["", token]), odd).map("".join)
-
-
 def _long(form: st.SearchStrategy[str]) -> st.SearchStrategy[Case]:
     runs = gs.long_runs().map(lambda run: Case("A19", TEXT, (run[0],), "", run[1]))
     forms = form.map(lambda token: Case("A19", TEXT, (token,), token, 500))
     growing = st.one_of(st.sampled_from(gs.RUNS), form).map(lambda unit: Case("A19", GROWTH, (unit,), "", 2))
     return st.one_of(runs, forms, growing)
-
-
-def _terminal(token: str) -> st.SearchStrategy[str]:
-    sign = st.sampled_from(gs.TERMINAL)
-    return st.tuples(sign, st.just(token), sign).map("".join)
-
-
-def _documents(token: str, words: tuple[str, ...]) -> gs.Drawn:
-    text = gs.plain_text(words, max_pieces=4)
-    return st.tuples(text, text).map(lambda two: (two[0] + "\n" + token, two[1], token + two[0]))
 
 
 def _spells(case: Case) -> bool:

@@ -23,10 +23,10 @@ MEASURABLE = 0.25
 MOST = 3 * STEP
 """So many times as long the text of four times the length may take: noise and caches are not what is looked for."""
 
-MEMORY = 512 * 2**20
-"""Bytes that a text of at most a million characters may take before it is asked how they grew."""
+MEMORY = 64 * 2**20
+"""Bytes from which on it says something how they grew."""
 
-ENOUGH = 2.0
+ENOUGH = 1.0
 """Seconds after which no longer text is tried."""
 
 
@@ -34,7 +34,7 @@ def judge_growth(
     unit: str, encode: Callable[[str], object], made: Judgement, declared: tuple[type[BaseException], ...]
 ) -> None:
     """Encode a unit over and over, ever longer, and judge the time and the memory."""
-    size, before = FIRST, 0.0
+    size, before, held = FIRST, 0.0, 0
     peak = _peak()
     while size <= LAST:
         text = unit * (size // len(unit) + 1)
@@ -54,17 +54,17 @@ def judge_growth(
                 )
                 return
         grown = _peak() - peak
-        if grown > max(MEMORY, 1_000 * len(text)):
+        if held > MEMORY and grown > MOST * held:
             made.report(
                 Oracle.CRASH,
                 "memory grows faster than the text",
-                "a bounded number of bytes a character",
-                f"{grown >> 20} MiB for {len(text):,} characters",
+                f"{STEP} times the memory for {STEP} times the text",
+                f"{held >> 20} MiB for {size // STEP:,} characters, {grown >> 20} MiB for {size:,}",
             )
             return
         if seconds > ENOUGH:
             return
-        before, size = seconds, size * STEP
+        before, held, size = seconds, grown, size * STEP
 
 
 def _time(

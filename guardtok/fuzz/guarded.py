@@ -102,7 +102,7 @@ def _call(made: Judgement, door: str, warden: Warden, call: Callable[[], Any]) -
             _judge_records(error.violations, warden, made)
             raise
         except GuardtokError as error:
-            _judge_written(str(error), warden, made)
+            judge_written(str(error), warden, made)
             raise
 
     return made.call(door, DECLARED, checked)
@@ -264,11 +264,12 @@ def _judge_records(violations: Sequence[Any], warden: Warden, made: Judgement) -
         record = violation.to_dict()
         for name, value in record.items():
             if isinstance(value, str):
-                _judge_written(value, warden, made, f"a record's {name}")
+                judge_written(value, warden, made, f"a record's {name}")
         json.dumps(record)
 
 
-def _judge_written(written: str, warden: Warden, made: Judgement, what: str = "an error") -> None:
+def judge_written(written: str, warden: Warden, made: Judgement, what: str = "an error") -> None:
+    """Judge what goes into a log: it spells no form, and no terminal obeys it."""
     made.ran.add(Oracle.LOG)
     if any(char in _OBEYED for char in written.replace("\n", " ")):
         made.report(Oracle.LOG, f"{what} holds what a terminal obeys", "an escape", "the character itself")

@@ -130,9 +130,12 @@ def _decode(ids: list[int], doors: Doors) -> bytes:
 
 def _readings(text: str, doors: Doors) -> set[bytes]:
     """Return what the ids of a text may decode to."""
-    normal = doors.rules.normalize(_repair(text)) if doors.rules is not None else text
-    data = _clean(normal.replace("\u2581", " ") if doors.rules is not None else normal)
-    return {data, b" " + data, data.removeprefix(b" ")} if doors.rules is not None else {data, _raw(text)}
+    if doors.rules is None:
+        return {_clean(text), _raw(text)}
+    normal = _clean(doors.rules.normalize(_repair(text)))
+    # U+2581 is a blank to SentencePiece and its kin, and a character of its own to all others.
+    spaced = normal.replace("\u2581".encode(), b" ")
+    return {reading for data in (normal, spaced) for reading in (data, b" " + data, data.removeprefix(b" "))}
 
 
 def _repair(text: str) -> str:
@@ -148,8 +151,8 @@ def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _squeeze(data: bytes) -> bytes:
-    return b"".join(data.split())
+def _squeeze(data: bytes) -> str:
+    return "".join(data.decode(errors="replace").replace("\u2581", " ").split())
 
 
 def _judge_drift(text: str, ids: list[int] | None, doors: Doors, other: Doors, made: Judgement) -> None:

@@ -174,7 +174,7 @@ def _guard(policy: str, doors: Doors) -> Guard:
         raise TokenizerError(
             f"{doors.name} cannot be guarded: guardtok has no adapter for it. Fuzz it without a policy, or write one."
         )
-    return Guard.load(policy, doors.adapter)
+    return Guard.load(policy, doors.adapter, sinks=[])
 
 
 def _through_engine(name: str, doors: Doors) -> Doors:
