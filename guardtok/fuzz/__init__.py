@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardtok.fuzz.attacks import ATTACKS, MEANING, Oracle
-from guardtok.fuzz.campaign import Plan, Progress, run
+from guardtok.fuzz.campaign import Plan, Progress, check_hypothesis, run
 from guardtok.fuzz.case import Case, Outcome
 from guardtok.fuzz.findings import Finding, Report
 from guardtok.fuzz.local import Local
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from guardtok.fuzz.campaign import Asked
 
-__all__ = ["ATTACKS", "MEANING", "Case", "Finding", "Oracle", "Outcome", "Report", "fuzz", "judge"]
+__all__ = ["ATTACKS", "MEANING", "Case", "Finding", "Oracle", "Outcome", "Report", "fuzz", "fuzz_one_input", "judge"]
 
 
 def fuzz(  # noqa: PLR0913 - the options of the command
@@ -100,6 +100,32 @@ def judge(target: object, case: Case, *, policy: str | None = None, against: obj
         return asked.ask(case)[1]
     finally:
         asked.close()
+
+
+def fuzz_one_input(
+    target: object, *, policy: str | None = None, against: object = None
+) -> Callable[[bytes], bytes | None]:
+    """Return a function for fuzzers that are guided by coverage, which turns bytes into a case and judges it.
+
+        atheris.Setup(sys.argv, fuzz_one_input("cl100k_base"))
+        atheris.Fuzz()
+
+    It judges in this process, and raises a `ConformanceError`, whose `check` is the oracle and whose `fact` the cause,
+    for the first thing that it finds. It returns the bytes that were used, or None where they make no case.
+
+    Args:
+        target: As for `fuzz`.
+        policy: As for `fuzz`.
+        against: As for `fuzz`.
+
+    Raises:
+        GuardtokError: The target cannot be opened.
+        MissingExtraError: Hypothesis is not installed.
+    """
+    check_hypothesis()
+    from guardtok.fuzz.bridge import make_one_input
+
+    return make_one_input(target, policy, against)
 
 
 def _open(target: object, policy: str | None, against: object, hang_seconds: float) -> Asked:

@@ -76,6 +76,8 @@ class Bench:
 
     def judge_printed(self, printed: bytes, made: Judgement) -> None:
         """Judge what was printed meanwhile: a tokenizer has no business to, and a guard may log."""
+        if any(outcome.oracle is Oracle.CRASH for outcome in made.outcomes):
+            return  # A Rust panic says so on its own; what counts is that it panics.
         if self.warden is None:
             made.report(Oracle.LOG, "the tokenizer prints", "silence", f"{len(printed):,} bytes")
         else:

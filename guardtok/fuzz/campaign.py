@@ -112,11 +112,20 @@ def run(asked: Asked, plan: Plan, on_progress: Callable[[Progress], None] = lamb
         GuardtokError: The target cannot be opened.
         MissingExtraError: Hypothesis is not installed.
     """
+    check_hypothesis()
+    return _Campaign(asked, plan, on_progress).run()
+
+
+def check_hypothesis() -> None:
+    """Do nothing where Hypothesis is installed.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
     try:
         import hypothesis  # noqa: F401
     except ImportError:
         raise MissingExtraError("Fuzzing needs Hypothesis: pip install 'guardtok[fuzz]'.") from None
-    return _Campaign(asked, plan, on_progress).run()
 
 
 class _Campaign:

@@ -100,7 +100,7 @@ def _plain(words: tuple[str, ...]) -> st.SearchStrategy[Case]:
     text = gs.plain_text(words)
     return st.one_of(
         st.builds(lambda parts: Case(PLAIN, TEXT, tuple(parts)), st.lists(text, min_size=1, max_size=3)),
-        st.builds(lambda char: Case(PLAIN, TEXT, (char + "_a",)), gs.code_points()),
+        st.builds(lambda row: Case(PLAIN, TEXT, (row,)), gs.code_point_rows()),
         st.builds(
             lambda parts: Case(PLAIN, THREADS, tuple(parts)), st.lists(text, min_size=2, max_size=6, unique=True)
         ),

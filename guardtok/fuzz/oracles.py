@@ -12,6 +12,7 @@ from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.case import BATCH, IDS, TEXT, THREADS
 from guardtok.fuzz.doors import as_ids
 from guardtok.fuzz.judge import Judgement, conversation, leftmost_longest
+from guardtok.fuzz.shapes import CHATS
 from guardtok.tokenizer import TokenClass
 
 if TYPE_CHECKING:
@@ -58,10 +59,9 @@ class Reader:
 def judge_tokenizer(case: Case, reader: Reader, other: Doors | None) -> Judgement:
     """Ask every oracle that has something to say of a case."""
     made = Judgement()
-    if (chat := conversation(case)) is not None:
+    if case.shape in CHATS:
         if reader.doors.chat is not None:
             _judge_chat(case, reader, made)
-        del chat
         return made
     texts = [part * case.repeat for part in case.parts] if case.shape in {BATCH, THREADS} else [case.text]
     encoded = [_judge_text(text, reader, other, made) for text in texts]
@@ -234,11 +234,19 @@ def _judge_chat(case: Case, reader: Reader, made: Judgement) -> None:
     payload = reader.ids.get(case.form)
     more = {id_ for id_, count in got.items() if count > expected[id_]}
     if more and (payload in more or payload is None):
-        place = case.shape.removeprefix("chat: ")
-        made.report(Oracle.FORGE, f"a conversation's {place}", sorted(expected.elements()), sorted(got.elements()), ids)
+        made.report(Oracle.FORGE, _name_forgery(case, reader), sorted(expected.elements()), sorted(got.elements()), ids)
     # A template may write other tokens of its own because of what a message says, so only a loss without gain counts.
     elif expected - got and not more:
         made.report(Oracle.ERASE, "a conversation", sorted(expected.elements()), sorted(got.elements()), ids)
+
+
+def _name_forgery(case: Case, reader: Reader) -> str:
+    place = case.shape.removeprefix("chat: ")
+    token = reader.by_id.get(reader.ids.get(case.form, -1))
+    if token is None:
+        return f"a token that {place} do not spell"
+    kind = "a special token" if token.special else "a token that is not special"
+    return f"{kind}, {'whole' if any(case.form in part for part in case.parts) else 'in pieces'}, in {place}"
 
 
 def _chat(case: Case, reader: Reader, made: Judgement) -> list[int] | None:

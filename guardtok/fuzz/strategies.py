@@ -98,6 +98,8 @@ RUNS = (
 """Units of long runs that make tokenizers slow."""
 
 
+SURROGATES = range(0xD800, 0xE000)
+
 _NUMBER = st.integers(0, 2**16)
 _COIN = st.booleans()
 
@@ -118,6 +120,19 @@ def code_points() -> st.SearchStrategy[str]:
     return st.one_of(
         st.characters(max_codepoint=0x2FFF, exclude_categories=["Cs"]), st.characters(exclude_categories=["Cs"])
     )
+
+
+def code_point_rows(*, max_size: int = 512) -> st.SearchStrategy[str]:
+    """Draw a row of neighbouring code points, each before `_a `: one that two tables class differently shows there."""
+    return st.tuples(st.one_of(st.integers(0, 0x3FFFF), st.integers(0, 0x10FFFF)), st.integers(1, max_size)).map(
+        _write_row
+    )
+
+
+def _write_row(drawn: tuple[int, int]) -> str:
+    # From the last one backwards, so that whatever it is can be made smaller from both ends.
+    last, count = drawn
+    return "".join(f"{chr(code)}_a " for code in range(max(0, last - count + 1), last + 1) if code not in SURROGATES)
 
 
 def words(vocabulary: Sequence[str] = ()) -> st.SearchStrategy[str]:
