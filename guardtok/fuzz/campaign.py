@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from guardtok.errors import MissingExtraError
 from guardtok.fuzz import corpus_dir
 from guardtok.fuzz.attacks import Oracle
-from guardtok.fuzz.case import TEXT, Case, Outcome
+from guardtok.fuzz.case import GROWTH, TEXT, Case, Outcome
 from guardtok.fuzz.findings import Finding, Report
 from guardtok.fuzz.worker import ENDED
 
@@ -33,8 +33,8 @@ ROUNDS = (20, 50, 100, 200)
 MAX_SHRINKS = 500
 """So many cases are tried to make a finding smaller."""
 
-MAX_ENDED = 12
-"""So many of them may end the child."""
+MAX_COSTLY = 8
+"""So many of them may end the child, or be timed."""
 
 
 class Asked(Protocol):
@@ -256,7 +256,7 @@ class _Hunt:
         self._campaign = campaign
         self._generator = generator
         self._tried = 0
-        self._ended = 0
+        self._costly = 0
         self.best: tuple[Case, Outcome] | None = None
 
     def run(self, size: int, seed: int) -> None:
@@ -308,11 +308,11 @@ class _Hunt:
         best, known = self.best
         self._tried += 1
         outcomes = self._campaign.judge(case)
-        self._ended += any(outcome.cause.startswith(ENDED) for outcome in outcomes)
+        self._costly += case.shape == GROWTH or any(outcome.cause.startswith(ENDED) for outcome in outcomes)
         same = [each for each in outcomes if (each.oracle, each.cause) == (known.oracle, known.cause)]
         if same and _size(case) <= _size(best):
             self.best = case, same[0]
-        if self._tried > MAX_SHRINKS or self._ended > MAX_ENDED:
+        if self._tried > MAX_SHRINKS or self._costly > MAX_COSTLY:
             raise _Stopped
         return bool(same)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -94,6 +95,8 @@ def _reply(made: Judgement) -> dict[str, Any]:
 
 def main() -> None:
     """Talk to the process that started this one, over what were standard input and output."""
+    # Ctrl-C goes to all that a terminal runs; when this process ends is the other's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests = os.fdopen(os.dup(0), "rb")
     replies: BinaryIO = os.fdopen(os.dup(1), "wb")
     capture = Capture()
