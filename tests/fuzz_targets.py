@@ -1,4 +1,4 @@
-"""Tokenizers for the fuzzer: one with nothing wrong, and broken ones, each for one oracle. A child process imports them.
+"""Tokenizers for the fuzzer: one with nothing wrong, and broken ones, each for one oracle; a child imports them.
 
 The fuzzer is asked to tell them apart, so a broken one differs from the good one by its fault alone.
 """

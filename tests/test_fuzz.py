@@ -13,7 +13,7 @@ from tokenizers import AddedToken
 from benchmarks.templates import load_templates
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import ConformanceError, GuardtokError, MissingExtraError
-from guardtok.fuzz import ATTACKS, Case, Oracle, Report, fuzz, fuzz_one_input, judge
+from guardtok.fuzz import Case, Oracle, Report, fuzz, fuzz_one_input, judge
 from tests import fuzz_targets, hf_tokenizers
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def test_a_duplicate_id_is_found(vocab: Callable[[str], object]) -> None:
 
 
 def test_a_token_in_two_parts_beats_a_sanitized_template() -> None:
-    """transformers' sanitized chat template lets a token through that two parts of a message spell together."""
+    """Transformers' sanitized chat template lets a token through that two parts of a message spell together."""
     (template,) = (each for each in load_templates(None) if each.name == "own_completion")
     tokenizer = template.tokenizer()
     tokenizer.chat_template = (
@@ -233,10 +233,8 @@ def test_bytes_make_cases_for_coverage_guided_fuzzers() -> None:
     silent = fuzz_one_input(fuzz_targets.good)
     assert any(silent(each) is not None for each in data)
     broken = fuzz_one_input(fuzz_targets.Words())
-    with pytest.raises(ConformanceError) as caught:
-        for each in data:
-            broken(each)
-    assert caught.value.check == "crash"
+    with pytest.raises(ConformanceError, match="crash: encode returns something else than ids"):
+        [broken(each) for each in data]
 
 
 def test_without_hypothesis_an_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

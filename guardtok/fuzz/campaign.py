@@ -7,9 +7,11 @@ same cases in the same order, however fast the machine is; a cause that is known
 from __future__ import annotations
 
 import random
+import signal
+import threading
 import time
 from collections import Counter, defaultdict
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +23,7 @@ from guardtok.fuzz.findings import Finding, Report
 from guardtok.fuzz.worker import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from guardtok.fuzz.generators import Generator
@@ -48,6 +50,10 @@ class Asked(Protocol):
 
     def ask(self, case: Case) -> tuple[list[str], list[Outcome]]:
         """Return which oracles judged a case, and what they found."""
+        ...
+
+    def wake(self) -> None:
+        """Wake whoever waits for an answer, which ends in a KeyboardInterrupt. A signal handler may call this."""
         ...
 
     def close(self) -> None:
@@ -136,23 +142,43 @@ class _Campaign:
         self._state = _State()
         self._start = time.monotonic()
         self._attack = ""
+        self._interrupted = False
 
     def run(self) -> Report:
         interrupted = False
         try:
             profile, surveyed = self._asked.open()
             self._start = time.monotonic()
-            try:
-                self._survey(surveyed)
-                self._replay()
-                self._draw(profile)
-            except _Enough:
-                pass
-            except KeyboardInterrupt:
-                interrupted = True
+            with self._interruptible():
+                try:
+                    self._survey(surveyed)
+                    self._replay()
+                    self._draw(profile)
+                except _Enough:
+                    pass
+                except KeyboardInterrupt:
+                    interrupted = True
         finally:
             self._asked.close()
         return self._report(profile, interrupted=interrupted)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let Ctrl-C end the campaign between two cases: inside Hypothesis's own callbacks Python would swallow it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def _interrupt(self, *_: object) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        self._asked.wake()
 
     def _report(self, profile: Profile, *, interrupted: bool) -> Report:
         state, plan = self._state, self._plan
@@ -220,6 +246,8 @@ class _Campaign:
     def judge(self, case: Case) -> list[Outcome]:
         """Have a case judged, count it, and return what is wrong."""
         plan, state = self._plan, self._state
+        if self._interrupted:
+            raise KeyboardInterrupt
         if plan.cases is not None and state.cases >= plan.cases:
             raise _Enough
         if plan.seconds is not None and time.monotonic() - self._start > plan.seconds:

@@ -153,13 +153,7 @@ def _marks(case: Case) -> bool:
 
 
 def _removes(case: Case) -> bool:
-    removed = case.text
-    for piece in gs.REMOVED:
-        removed = removed.replace(piece, "")
-    form = case.form
-    for piece in gs.REMOVED:
-        form = form.replace(piece, "")
-    return form in removed
+    return any(piece in case.text for piece in gs.REMOVED) and _reassembles(case)
 
 
 def _decodes(case: Case) -> bool:

@@ -29,6 +29,9 @@ class Local:
         """Return which oracles judged a case, and what they found."""
         return _read(self._bench.judge(case))
 
+    def wake(self) -> None:
+        """Do nothing: nobody waits."""
+
     def close(self) -> None:
         """Do nothing: the object is the caller's."""
 

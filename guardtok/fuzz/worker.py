@@ -41,7 +41,7 @@ class Worker:
         self._request = {**request, "folder": str(Path.cwd())}
         self._hang_seconds = hang_seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self._replies: queue.Queue[bytes] = queue.Queue()
+        self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.restarts = -1
 
     def open(self) -> tuple[Profile, list[tuple[str, list[str], list[Outcome]]]]:
@@ -69,6 +69,10 @@ class Worker:
         self.close()
         return [Oracle.CRASH.value], [Outcome(Oracle.CRASH, fact, "ids or an error", got)]
 
+    def wake(self) -> None:
+        """Let whoever waits for a reply, or who next does, get a KeyboardInterrupt. A signal handler may call this."""
+        self._replies.put(None)
+
     def close(self) -> None:
         """End the child."""
         if self._process is None:
@@ -85,7 +89,7 @@ class Worker:
 
     def _start(self) -> dict[str, Any]:
         self.restarts += 1
-        self._replies = queue.Queue()
+        self._replies = queue.SimpleQueue()
         command = [sys.executable, "-m", "guardtok.fuzz.child"]
         # Python's own warnings would count as what the tokenizer prints.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ours
@@ -116,9 +120,12 @@ class Worker:
     def _wait(self, seconds: float) -> bytes | None:
         """Return the next line, nothing at the end of the process, None where it takes too long."""
         try:
-            return self._replies.get(timeout=seconds)
+            reply = self._replies.get(timeout=seconds)
         except queue.Empty:
             return None
+        if reply is None:
+            raise KeyboardInterrupt
+        return reply
 
     def _ending(self) -> str:
         status = None if self._process is None else self._process.wait()
@@ -130,7 +137,7 @@ class Worker:
         return f"exit status {status}"
 
 
-def _read_lines(stream: BinaryIO, into: queue.Queue[bytes]) -> None:
+def _read_lines(stream: BinaryIO, into: queue.SimpleQueue[bytes | None]) -> None:
     """Put each line into a queue, and an empty one at the end."""
     for line in stream:
         into.put(line)
