@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from guardtok import Guard
+from guardtok.errors import RequestError
 from guardtok.fuzz import ATTACKS, Oracle, fuzz
 from guardtok.policy import shipped_policies
 from tests import fuzz_targets
@@ -104,6 +105,53 @@ class Failing(Guard):
         if any("\u200b" in text for text in texts):
             raise KeyError
         return super().encode_batch(texts, **options)
+
+
+class Bodies(Guard):
+    """Sanitizes whole requests, string by string."""
+
+    __slots__ = ()
+
+    def sanitize_chat(self, body: Any, *, protocol: str) -> Any:  # noqa: ANN401 - as of a Guard
+        if protocol == "openai.completions":
+            raise RequestError("request.token_ids", "$.prompt", "ids are no text")
+        violations: list[Any] = []
+
+        def walk(value: Any) -> Any:  # noqa: ANN401 - JSON
+            if isinstance(value, str):
+                done = self.sanitize(value, source="user")
+                violations.extend(done.violations)
+                return done.text
+            if isinstance(value, dict):
+                return {walk(key): walk(inner) for key, inner in value.items()}
+            return [walk(inner) for inner in value] if isinstance(value, list) else value
+
+        return SimpleNamespace(body=walk(body), violations=tuple(violations))
+
+
+class ContentAlone(Bodies):
+    """Sanitizes whole requests, but not their keys, and lets ids through."""
+
+    __slots__ = ()
+
+    def sanitize_chat(self, body: Any, *, protocol: str) -> Any:  # noqa: ANN401 - as of a Guard
+        if isinstance(body.get("prompt"), list):
+            return SimpleNamespace(body=body, violations=())
+        done = super().sanitize_chat(body, protocol=protocol)
+        return SimpleNamespace(body=body if "tools" in body else done.body, violations=done.violations)
+
+
+def test_guards_of_requests_are_given_whole_requests() -> None:
+    """Nothing is found in one that looks at every string and key and refuses ids, and what another forgets is found."""
+    whole = fuzz(fuzz_targets.guard(Bodies), cases=200, seconds=None, attacks=["A11", "A14"])
+    assert whole.findings == ()
+    assert whole.coverage.keys() == {"A11", "A14"}
+    found = fuzz(fuzz_targets.guard(ContentAlone), cases=200, seconds=None, attacks=["A11", "A14"])
+    assert {finding.outcome.cause for finding in found.findings} == {
+        "a request's reserved ids go on unseen",
+        "a sanitized request spells a control token",
+    }
+    assert "A14" not in fuzz(fuzz_targets.guard(), cases=1, seconds=None, attacks=["A14"]).coverage
 
 
 @pytest.mark.parametrize(

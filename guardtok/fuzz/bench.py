@@ -52,6 +52,7 @@ class Bench:
             turns=tuple(form for form in forms if roles[form] in _TURNS),
             words=words_of(doors, range(0, size, max(1, size // MAX_WORDS))),
             chats=doors.chat is not None if warden is None else _has_jinja() and warden.template is not None,
+            requests=warden is not None and hasattr(warden.guard, "sanitize_chat"),
             notes=doors.notes,
         )
 

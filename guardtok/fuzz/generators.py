@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from guardtok.fuzz import strategies as gs
 from guardtok.fuzz.attacks import PLAIN
+from guardtok.fuzz.bodies import BODIES, PROMPT_IDS
 from guardtok.fuzz.case import BATCH, GROWTH, IDS, TEXT, THREADS, Case
-from guardtok.fuzz.shapes import CHATS, FIELDS, PARTED
+from guardtok.fuzz.shapes import FIELDS, PARTED
 from guardtok.views.folds import hidden_as, readings
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def _generators(profile: Profile) -> Iterator[Generator]:
     words = profile.words
     content = ("chat: content", "chat: history", "chat: system") if profile.chats else ()
     parted = PARTED if profile.chats else ()
-    flat = (TEXT, *content)
+    bodies = tuple(shape for shape in BODIES if shape != PROMPT_IDS) if profile.requests else ()
+    flat = (TEXT, *content, *bodies[:1])
     yield Generator(PLAIN, _plain(words), lambda _: True)
     yield _write("A1", flat, _spells, gs.around(form, words))
     if profile.hidden:
@@ -72,10 +74,13 @@ def _generators(profile: Profile) -> Iterator[Generator]:
     if profile.chats:
         yield _write("A9", (*content, *parted), _removes, gs.removed(form))
     yield _write("A10", (TEXT, *parted), _spells, gs.cut(form))
-    if profile.chats:
-        yield _write("A11", FIELDS, _spells, gs.around(form, words))
+    fields = (*(FIELDS if profile.chats else ()), *bodies)
+    if fields:
+        yield _write("A11", fields, _spells, gs.around(form, words))
     yield _write("A12", flat, _decodes, gs.escaped(form, words))
     yield _write("A13", (TEXT,), _is_odd, gs.odd(form))
+    if profile.requests:
+        yield _write("A14", (PROMPT_IDS,), _spells, own.map(lambda token: gs.Carrier(token, (token,))))
     yield _write("A15", (IDS,), _spells, gs.around(form, words))
     yield _write("A16", flat, _spells, gs.turns(profile.turns))
     if profile.media:
@@ -175,8 +180,3 @@ def _is_odd(case: Case) -> bool:
 
 def _obeyed(case: Case) -> bool:
     return _spells(case) and not case.text.isprintable()
-
-
-def shapes_of(profile: Profile) -> tuple[str, ...]:
-    """Return every shape that a target's cases may have."""
-    return (TEXT, THREADS, GROWTH, BATCH, IDS, *(CHATS if profile.chats else ()))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import GuardtokError, RefusedError
 from guardtok.fuzz.attacks import Oracle
+from guardtok.fuzz.bodies import BODIES, judge_body
 from guardtok.fuzz.case import BATCH, THREADS
 from guardtok.fuzz.doors import as_ids
 from guardtok.fuzz.judge import Judgement, conversation
@@ -54,7 +55,7 @@ class Warden:
         free = {form.token_id for form, decision in decisions if decision.action is Action.ALLOW}
         self.reserved = frozenset(ruleset.reserved) - free
         self.quiet = not free
-        self.forms = tuple(form.text for form in ruleset.forms if form.token_id in self.reserved)
+        self.ids = {form.text: form.token_id for form in ruleset.forms if form.token_id in self.reserved}
         self.automata = ruleset.automata
         may = list(zip(ruleset.forms, ruleset.table.get(TRUSTED, ()), strict=False))
         # Only a token without rules of its own is the same wherever it stands.
@@ -80,6 +81,9 @@ class Warden:
 def judge_guard(case: Case, warden: Warden) -> Judgement:
     """Ask every oracle that has something to say of a case."""
     made = Judgement()
+    if case.shape in BODIES:
+        _judge_request(case, warden, made)
+        return made
     if (built := conversation(case)) is not None:
         _judge_chat(case, built, warden, made)
         return made
@@ -214,7 +218,7 @@ def _judge_sanitize(case: Case, text: str, warden: Warden, made: Judgement) -> N
         return
     made.ran |= {Oracle.LEAK, Oracle.SPLIT}
     _judge_records(done.violations, warden, made)
-    left = [form for form in warden.forms if form in done.text] if len(done.text) <= MAX_CHUNKED * 10 else []
+    left = [form for form in warden.ids if form in done.text] if len(done.text) <= MAX_CHUNKED * 10 else []
     changing = any(violation.action in {Action.ESCAPE, Action.STRIP} for violation in done.violations)
     if left and changing:
         made.report(Oracle.LEAK, "sanitized text spells a control token", "a broken form", left[0])
@@ -256,6 +260,18 @@ def _judge_chat(case: Case, built: tuple[list[Message], list[Message] | None], w
         made.report(Oracle.FORGE, "a conversation", expected, got, ids)
     elif got != expected:
         made.report(Oracle.ERASE, "a conversation", expected, got, ids)
+
+
+def _judge_request(case: Case, warden: Warden, made: Judgement) -> None:
+    def sanitize(body: dict[str, Any], protocol: str) -> Any:  # noqa: ANN401 - a sanitized request
+        door = "guard.sanitize_chat"
+        done = _call(made, door, warden, lambda: warden.guard.sanitize_chat(body, protocol=protocol))
+        if done is not None:
+            _judge_records(done.violations, warden, made)
+        return done
+
+    if hasattr(warden.guard, "sanitize_chat"):
+        judge_body(case, warden.ids, sanitize, made)
 
 
 def _judge_records(violations: Sequence[Any], warden: Warden, made: Judgement) -> None:

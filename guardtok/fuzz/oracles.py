@@ -79,7 +79,9 @@ def judge_tokenizer(case: Case, reader: Reader, other: Doors | None) -> Judgemen
 def _judge_text(text: str, reader: Reader, other: Doors | None, made: Judgement) -> list[int] | None:
     """Judge an ordinary text: leak, round trip, drift, and whether it is the same a second time."""
     doors = reader.doors
-    ids = made.encode("encode", doors.declared, lambda: doors.encode(text))
+    # Half a surrogate pair is no text, and a library may refuse it in any words that it likes; a panic is no refusal.
+    declared = doors.declared if text == _repair(text) else (Exception,)
+    ids = made.encode("encode", declared, lambda: doors.encode(text))
     if other is not None:
         _judge_drift(text, ids, doors, other, made)
     if ids is None:
