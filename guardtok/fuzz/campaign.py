@@ -36,7 +36,10 @@ MAX_SHRINKS = 500
 """So many cases are tried to make a finding smaller."""
 
 MAX_COSTLY = 8
-"""So many of them may end the child, or be timed."""
+"""So many of them may end the child."""
+
+TIMED = 3
+"""One that is timed counts for so many that end the child."""
 
 
 class Asked(Protocol):
@@ -336,7 +339,7 @@ class _Hunt:
         best, known = self.best
         self._tried += 1
         outcomes = self._campaign.judge(case)
-        self._costly += case.shape == GROWTH or any(outcome.cause.startswith(ENDED) for outcome in outcomes)
+        self._costly += TIMED if case.shape == GROWTH else any(outcome.cause.startswith(ENDED) for outcome in outcomes)
         same = [each for each in outcomes if (each.oracle, each.cause) == (known.oracle, known.cause)]
         if same and _size(case) <= _size(best):
             self.best = case, same[0]
