@@ -26,6 +26,9 @@ BLOCK = 1_000_000
 _HEAD = 4_096
 """So many bytes of a text are searched first."""
 
+_APART = "\n.\n"
+"""The same where the search reads characters and bytes by one count, so that all has to be ASCII."""
+
 _BETWEEN = "\u00ff"
 """Stands between texts that are searched in one go. A form that a text holds is there whatever this is."""
 
@@ -53,6 +56,22 @@ def which_are_clean(texts: Sequence[str], source: str | None, ruleset: Ruleset) 
             yield from _search(block, source, ruleset)
             block, size = [], 0
     yield from _search(block, source, ruleset)
+
+
+def are_clean(texts: Sequence[str], source: str, ruleset: Ruleset) -> bool:
+    """Whether no text of many, all of one source, needs a decision where text goes on as text. False says nothing.
+
+    The texts are exact strings, and together within the limits.
+    """
+    # A tokenizer's own rules matter for ids; only what its normaliser folds matters for text.
+    folds = ruleset.rules is not None and ruleset.rules.folding is not None
+    if folds or not all(map(str.isascii, texts)):
+        return False
+    joined = _APART.join(texts)
+    data = joined.encode()
+    if source in ruleset.watched:
+        return not may_hold(joined, data, ruleset.lookout)
+    return not find(data[:_HEAD], ruleset.automata) and not find(data, ruleset.automata)
 
 
 def _is_ready(text: str, source: str | None, ruleset: Ruleset) -> bool:

@@ -36,9 +36,11 @@ FLOORS: dict[float, set[str]] = {
     4.5: {"sanitize"},
     5: {"chat", "guarded_encoding", "harmony", "hazmat", "prepare", "pretrained", "sinks", "stream"},
     5.5: {"examine"},
-    5.7: {"requests"},
+    5.7: {"batch", "requests"},
+    5.8: {"guarded_bodies"},
     6: {"guard"},
-    7: {"bundles", "corpus", "explanation", "extending", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
+    6.5: {"bundles"},
+    7: {"corpus", "explanation", "extending", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
     8: {"cli"},
     9: {"__init__", "__main__"},
 }

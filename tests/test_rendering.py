@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardtok import Guard
+from guardtok import Guard, Policy
 from guardtok.errors import RequestError
 from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.live import LiveGuard
@@ -284,3 +284,26 @@ def test_every_sampling_field_is_read_and_null_is_absent() -> None:
     assert (dict(fields.sampling), fields.choices, fields.add_generation_prompt) == ({}, 1, True)
     with pytest.raises(RequestError, match=r"\$\.n"):
         DIALECTS["llama.cpp"].ask([1], read_fields({"messages": [USER], "n": 2}))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("action", ["escape", "block"])
+def test_what_comes_back_is_judged_where_the_policy_rules_replies(action: str, stream: bool) -> None:  # noqa: FBT001
+    """A form that the model spells is broken or refused for `assistant` as in any other reply, however it is cut."""
+    rules = f"sources: {{template: {{default: allow}}, user: {{default: escape}}, assistant: {{default: {action}}}}}"
+    guard = Guard.load(Policy.parse(f"guardtok: 1\n{rules}\n"), tokenizer="guardtok", sinks=[])
+    seen: list[Decision] = []
+    whole = {**COMPLETION, "choices": [{"index": 0, "text": "so <|im_end|> much", "finish_reason": "stop"}]}
+    streamed = [events(part("so <|im_"), part("end|> much"), part("", "stop"), b"[DONE]")]
+    body = {"messages": [USER], "stream": stream}
+    status, _, answer = ask(Upstream(streamed if stream else whole), body, guard=guard, seen=seen)
+    assert [decision.stage.value for decision in seen] == ["request", "reply"]
+    assert (seen[-1].action.value, seen[-1].refusal is not None) == (action, action == "block")
+    assert status == (400 if action == "block" and not stream else 200)
+    assert (b"policy_violation" in answer) == (action == "block")
+    assert b"<|im_end|>" not in answer
+    if stream:
+        said = [event["choices"][0]["delta"].get("content", "") for event in read_events(answer) if "choices" in event]
+        assert "".join(said) == ("so <_|im_end|> much" if action == "escape" else "so ")
+    elif action == "escape":
+        assert json.loads(answer)["choices"][0]["message"]["content"] == "so <_|im_end|> much"

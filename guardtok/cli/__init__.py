@@ -15,6 +15,7 @@ import click
 from guardtok.cli.demo import demo
 from guardtok.cli.doctoring import doctor
 from guardtok.cli.extending import extend
+from guardtok.cli.fuzzing import fuzz
 from guardtok.cli.guarding import check, encode
 from guardtok.cli.policies import policy
 from guardtok.cli.resizing import resize
@@ -61,7 +62,7 @@ def cli() -> None:
     """  # noqa: D301 - click looks for this character
 
 
-for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, serve):
+for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, fuzz, serve):
     cli.add_command(_command)
 
 

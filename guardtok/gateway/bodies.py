@@ -10,18 +10,21 @@ import json
 import math
 import re
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guardtok.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    Headers = Iterable[tuple[bytes, bytes]]
-    Receive = Callable[[], Awaitable[dict[str, Any]]]
+    Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+    Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
 MAX_DEPTH = 128
 """Containers in containers that a body may hold. Tool schemas nest some twenty deep."""
+
+MAX_PARTS = 100_000
+"""Strings, keys, lists and objects that a body may hold, as for the walker: each costs far more than its bytes."""
 
 TOO_LARGE = "request.size"
 """The rule of a refusal for its size: HTTP 413."""
@@ -119,11 +122,13 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Return the one value that a body means.
 
     Raises:
-        RequestError: It is no JSON in UTF-8, nests deeper than `MAX_DEPTH`, holds a key twice in one object, or a
-            number that is none of JSON's or that 64 bits do not hold (`request.json`).
+        RequestError: It is no JSON in UTF-8, nests deeper than `MAX_DEPTH`, has more than `MAX_PARTS` parts, holds a
+            key twice in one object, or a number that is none of JSON's or that 64 bits do not hold (`request.json`).
     """
+    if _count_parts(body) > MAX_PARTS:
+        raise _refuse(BAD_JSON, f"The body has more than {MAX_PARTS:,} strings, keys, lists and objects. Split it.")
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
     except RequestError:
         raise
     except RecursionError:
@@ -152,15 +157,12 @@ def too_large(cap: int) -> RequestError:
     return _refuse(TOO_LARGE, f"The body is larger than the {cap:,} bytes that are let in. Send less.")
 
 
+_NO_NUMBER = "A number is none of JSON's (NaN, Infinity), or beyond 64 bits, where parsers differ. Send another one."
 _TOO_DEEP = f"The body nests deeper than {MAX_DEPTH} containers. Send a flatter one."
 
 
 def _refuse(rule: str, fact: str) -> RequestError:
     return RequestError(rule, "$", fact)
-
-
-def _refuse_constant(_name: str) -> None:
-    raise _refuse(BAD_JSON, "The body holds NaN or Infinity, which JSON does not have. Send a number or null.")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -170,11 +172,26 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def _count_parts(body: bytes) -> int:
+    """Return how many strings and containers a body has, without making them; an upper bound where it is low enough."""
+    most = body.count(b"[") + body.count(b"{") + body.count(b'"') // 2
+    if most <= MAX_PARTS:
+        return most
+    # Code in a string is full of brackets. Without its escaped quotes, a body's strings are what lies between quotes.
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    strings = bare.count(b'"') // 2
+    if strings > MAX_PARTS:
+        return strings
+    return strings + sum(part.count(b"[") + part.count(b"{") for part in bare.split(b'"')[::2])
+
+
 def _bound(value: object) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for depth in range(MAX_DEPTH + 1):
         below: list[object] = []
         for item in level:
+            if depth == MAX_DEPTH and isinstance(item, (dict, list)):
+                raise _refuse(BAD_JSON, _TOO_DEEP)
             if type(item) is dict:
                 below += item.values()
             elif type(item) is list:
@@ -182,13 +199,10 @@ def _bound(value: object) -> None:
             elif (type(item) is int and not _SMALLEST <= item < _BEYOND) or (
                 type(item) is float and not math.isfinite(item)
             ):
-                raise _refuse(
-                    BAD_JSON, "A number is too large for 64 bits, so parsers differ in it. Send a smaller one."
-                )
+                raise _refuse(BAD_JSON, _NO_NUMBER)
         if not below:
             return
         level = below
-    raise _refuse(BAD_JSON, _TOO_DEEP)
 
 
 def _inflate(raw: bytes, encoding: str, cap: int) -> bytes:
@@ -211,9 +225,17 @@ def _unzstd(raw: bytes, cap: int) -> bytes:
         raise _refuse(BAD_ENCODING, "Bodies in zstd are not read here. Send gzip, or none.") from None
     try:
         with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(raw) as reader:
-            return reader.read(cap + 1)
+            body = reader.read(cap + 1)
+        if len(body) > cap:
+            return body
+        # The reader bounds what it makes, and does not say whether it came to the end; this one says it.
+        whole = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+        body = whole.decompress(raw)
     except zstandard.ZstdError:
         raise _not_as_said() from None
+    if not whole.eof or whole.unused_data:
+        raise _not_as_said()
+    return body
 
 
 def _not_as_said() -> RequestError:

@@ -8,10 +8,11 @@ servers of vLLM, SGLang, llama.cpp and Ollama.
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+
+from guardtok.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 ANYWHERE = ("/",)
 """The default of `prefixes`: everything that the application answers is guarded."""
 
+NO_ROUTE = "request.route"
+"""The rule of a refusal for a path of which nothing is known."""
+
 # What carries no body by its own definition; TRACE may not have one, and CONNECT is the server's.
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 # A server that decodes a path once more than this is not known.
 _ROUNDS = 4
+_BLANK = "".join(map(chr, range(0x21)))
 
 _CHAT, _COMPLETIONS, _RESPONSES, _MESSAGES = (
     "openai.chat",
@@ -73,8 +78,10 @@ _GENERATES = frozenset(
         *("/generate", "/inference/v1/generate", "/completion", "/infill", "/api/chat", "/api/generate"),
     }
 )
+# Streams of these are written in ways of their own, which no gate reads.
+_NATIVE = frozenset({"/generate", "/inference/v1/generate", "/completion", "/infill", "/api/chat", "/api/generate"})
 # Ids go in and text comes out: no prompt.
-_HARMLESS = frozenset({"/detokenize"})
+_HARMLESS = frozenset({"/detokenize", "/v1/detokenize"})
 # The fields that hold a prompt where there is no conversation. Beside `messages`, servers differ in which they take.
 _RIVALS = ("prompt", "input", "text", "content", "input_ids", "token_ids", "prompt_token_ids")
 
@@ -96,17 +103,37 @@ class Route:
     speaks: str
 
     @property
+    def is_native(self) -> bool:
+        """Whether a streamed reply is in a server's own form, which cannot be judged as it comes."""
+        return self.path in _NATIVE
+
+    def streams_natively(self, body: Mapping[str, Any]) -> bool:
+        """Return whether a body asks for a stream in a server's own form. Ollama streams unless it is told not to."""
+        stream = body.get("stream")
+        return self.is_native and (stream is not False if self.speaks == "ollama" else bool(stream))
+
+    @property
     def is_known(self) -> bool:
         """Whether the table has this path."""
         return self.path != "*"
 
-    def protocol_of(self, body: Mapping[str, Any]) -> str | None:
-        """Return the protocol of one body; None where servers could differ in which field they read."""
+    def protocol_of(self, body: Mapping[str, Any]) -> str:
+        """Return the protocol of one body.
+
+        Raises:
+            RequestError: It holds a conversation and a plain prompt, and servers differ in which they take; or it is
+                Ollama's, with a key that only Ollama would read as one of its own (`request.shape`).
+        """
+        if self.speaks == "ollama" and not all(key.isascii() and key == key.lower() for key in body):
+            # Go's decoder knows a field whatever its case.
+            raise RequestError("request.shape", "$", "A key is not in lower case. Send each field as it is documented.")
         if self.protocol:
             return self.protocol
         if "messages" not in body:
             return _COMPLETIONS
-        return None if any(rival in body for rival in _RIVALS) else _CHAT
+        if any(rival in body for rival in _RIVALS):
+            raise RequestError("request.shape", "$", "There are a conversation and a plain prompt. Send one of them.")
+        return _CHAT
 
 
 UNKNOWN = Route("*", "", generates=False, speaks=_CHAT)
@@ -127,19 +154,22 @@ def find(method: str, path: str, *, prefixes: Iterable[str] = ANYWHERE, open_pat
     known = _ROUTES.get(path)
     if known is not None and prefixes == ANYWHERE:
         return known
-    canonical = canonicalize(path)
-    for prefix in prefixes:
-        below = _below(prefix, canonical)
-        if below is not None:
-            # A prefix may hold the version, or be the version.
-            known = _ROUTES.get(below) or _ROUTES.get(canonical)
-            return None if below in _OPEN else known or UNKNOWN
-    return None
+    for spelling in (canonicalize(path), path.casefold()):
+        for prefix in prefixes:
+            below = _below(prefix, spelling)
+            if below is None:
+                continue
+            if _below(prefix, path) in _HARMLESS:
+                return None
+            # A prefix may stand before the version, or be the version.
+            return _ROUTES.get(below) or _ROUTES.get(spelling) or UNKNOWN
+    # A target with its host in it (`http://host/v1/messages`) is cut in different ways by different servers.
+    return UNKNOWN if path and not path.startswith("/") else None
 
 
-def is_guarded(path: str, prefixes: Iterable[str] = ANYWHERE, open_paths: Iterable[str] = ()) -> bool:
+def is_guarded(path: str, *, prefixes: Iterable[str] = ANYWHERE, open_paths: Iterable[str] = ()) -> bool:
     """Return whether a path is under a guarded prefix, whatever the method."""
-    return path not in open_paths and any(_below(prefix, canonicalize(path)) is not None for prefix in prefixes)
+    return find("POST", path, prefixes=prefixes, open_paths=open_paths) is not None
 
 
 def canonicalize(path: str) -> str:
@@ -149,9 +179,9 @@ def canonicalize(path: str) -> str:
         if decoded == path:
             break
         path = decoded
-    # Parameters of a segment (`;v=1`), back slashes, and white space at the ends are what servers differ in most.
-    path = re.sub(r";[^/]*|[\x00-\x20]+(?=/|$)", "", path.replace("\\", "/"))
-    return posixpath.normpath("/" + path.lstrip("/")).casefold()
+    # Parameters of a segment (`;v=1`), back slashes, and white space at its end are what servers differ in most.
+    segments = [segment.partition(";")[0].rstrip(_BLANK) for segment in path.replace("\\", "/").split("/")]
+    return posixpath.normpath("/" + "/".join(segments).lstrip("/")).casefold()
 
 
 def _below(prefix: str, path: str) -> str | None:
@@ -175,4 +205,3 @@ def _make_routes() -> dict[str, Route]:
 
 
 _ROUTES = _make_routes()
-_OPEN = _HARMLESS | {f"/v1{path}" for path in _HARMLESS}

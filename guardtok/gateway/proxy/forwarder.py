@@ -125,9 +125,7 @@ class Forwarder:
 
     __slots__ = ("_host", "_patience", "_protocol_of", "_transport", "_upstream")
 
-    def __init__(
-        self, upstream: Upstream, patience: Patience, protocol_of: Callable[[str, str], str | None]
-    ) -> None:
+    def __init__(self, upstream: Upstream, patience: Patience, protocol_of: Callable[[str, str], str | None]) -> None:
         """Bind an upstream.
 
         Args:
@@ -138,9 +136,7 @@ class Forwarder:
         self._upstream = upstream
         self._patience = patience
         self._protocol_of = protocol_of
-        limits = httpx.Limits(
-            max_connections=None, max_keepalive_connections=_MOST_IDLE, keepalive_expiry=_KEEP_ALIVE
-        )
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=_MOST_IDLE, keepalive_expiry=_KEEP_ALIVE)
         self._transport = httpx.AsyncHTTPTransport(http1=True, http2=False, limits=limits)
 
     async def aclose(self) -> None:

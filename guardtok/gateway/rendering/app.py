@@ -6,22 +6,27 @@ Only what was rendered here reaches the upstream. Whatever else has a body would
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import RequestError
 from guardtok.gateway import answers, bodies
 from guardtok.gateway.decision import Call
+from guardtok.gateway.middleware import replay, request_id_of
 from guardtok.gateway.rendering.chat import ChatAnswer
 from guardtok.gateway.rendering.fields import read_fields
 from guardtok.gateway.rendering.relay import Relay
+from guardtok.gateway.reply import LARGE, Errand, Reply
 from guardtok.gateway.routes import find
+from guardtok.gateway.settings import Settings
+from guardtok.requests.replies import are_ruled
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from guardtok.encoded import Encoded
-    from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
+    from guardtok.gateway.gatekeeper import Gatekeeper
     from guardtok.gateway.rendering.dialects import Dialect
     from guardtok.gateway.rendering.fields import ChatFields
     from guardtok.gateway.routes import Route
@@ -29,13 +34,11 @@ if TYPE_CHECKING:
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[dict[str, Any]]]
+    Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _CHAT = "openai.chat"
-_WORTH_A_THREAD = 64 * 1024
-"""Bytes of a body from which on the event loop is kept free while it is rendered."""
 
 # What says how the old body was written; and an answer has to be read here.
 _REPLACED = frozenset(
@@ -49,7 +52,7 @@ class RenderedChats:
     What carries no body (`GET /v1/models`) goes to the proxy as it is.
     """
 
-    __slots__ = ("_app", "_cap", "_dialect", "_gatekeeper", "_template")
+    __slots__ = ("_app", "_dialect", "_gatekeeper", "_settings", "_template")
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class RenderedChats:
         dialect: Dialect,
         *,
         template: str | os.PathLike[str] | None = None,
-        max_body: int = 8 * 1024 * 1024,
+        settings: Settings | None = None,
     ) -> None:
         """Stand before a proxy.
 
@@ -67,13 +70,13 @@ class RenderedChats:
             gatekeeper: Decides; its guard is bound to the model's tokenizer.
             dialect: How the upstream is asked.
             template: The chat template or a path to it; by default the tokenizer's own.
-            max_body: Bytes of a request's body that are let in.
+            settings: How large bodies may be.
         """
         self._app = app
         self._gatekeeper = gatekeeper
         self._dialect = dialect
         self._template = template
-        self._cap = max_body
+        self._settings = settings or Settings()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -81,44 +84,49 @@ class RenderedChats:
         if route is None:
             await self._app(scope, receive, send)
             return
-        call = _call_of(scope)
+        headers, client = scope["headers"], scope.get("client")
+        call = Call(route.path, request_id_of(headers), client[0] if client else None)
+        snapshot = self._gatekeeper.current
         try:
             _check(route)
-            headers = scope["headers"]
-            raw = await bodies.read(receive, self._cap, headers)
-            body = bodies.parse(bodies.decode(raw, bodies.encoding_of(headers), self._cap))
+            cap = self._settings.max_body
+            raw = await bodies.read(receive, cap, headers)
+            body = bodies.parse(bodies.decode(raw, bodies.encoding_of(headers), cap))
         except bodies.DisconnectedError:
             return
         except RequestError as error:
-            outcome = self._gatekeeper.turn_away(error, route.speaks, call)
+            outcome = self._gatekeeper.turn_away(error, route.protocol, call, snapshot)
         else:
-            outcome = await self._render(body, call, len(raw))
-        if outcome.refusal is not None:
-            await _answer(
-                send, answers.refuse(outcome.refusal, _CHAT, call.request_id, decision_id=outcome.decision.id)
+            judge = partial(
+                self._gatekeeper.judge_prompt, partial(self._write, body, call), body, _CHAT, call, snapshot
             )
+            outcome = judge() if len(raw) < LARGE else await asyncio.to_thread(judge)
+        if outcome.refusal is not None:
+            await _answer(send, answers.reject(outcome.decision, route.speaks))
             return
         fields, question = outcome.body
-        relay = Relay(send, self._dialect, ChatAnswer(fields))
-        await self._app(self._scope(scope, question), _replay(question, receive), relay.send)
+        errand = Errand(route, _CHAT, call, snapshot)
+        reply = Reply(self._gatekeeper, send, errand, self._settings) if are_ruled(snapshot.guard.policy) else None
+        relay = Relay(send if reply is None else reply.send, self._dialect, ChatAnswer(fields))
+        try:
+            await self._app(self._scope(scope, question), replay(question, receive), relay.send)
+        finally:
+            if reply is not None:
+                reply.close()
 
-    async def _render(self, body: object, call: Call, size: int) -> Outcome:
-        def write(guard: Guard) -> tuple[tuple[ChatFields, bytes], Encoded]:
-            fields = read_fields(body)
-            encoded = guard.encode_chat(
-                fields.messages,
-                self._template,
-                documents=fields.documents,
-                add_generation_prompt=fields.add_generation_prompt,
-                continue_final_message=fields.continue_final_message,
-                request_id=call.request_id,
-                **fields.variables,
-            )
-            return (fields, bodies.dump(self._dialect.ask(encoded.ids, fields))), encoded
-
-        if size < _WORTH_A_THREAD:
-            return self._gatekeeper.judge_prompt(write, body, _CHAT, call)
-        return await asyncio.to_thread(self._gatekeeper.judge_prompt, write, body, _CHAT, call)
+    def _write(self, body: object, call: Call, guard: Guard) -> tuple[tuple[ChatFields, bytes], Encoded]:
+        """Render and encode a chat, and return the question that holds its ids."""
+        fields = read_fields(body)
+        encoded = guard.encode_chat(
+            fields.messages,
+            self._template,
+            documents=fields.documents,
+            add_generation_prompt=fields.add_generation_prompt,
+            continue_final_message=fields.continue_final_message,
+            request_id=call.request_id,
+            **fields.variables,
+        )
+        return (fields, bodies.dump(self._dialect.ask(encoded.ids, fields))), encoded
 
     def _scope(self, scope: Scope, question: bytes) -> Scope:
         path = self._dialect.path
@@ -136,25 +144,6 @@ def _check(route: Route) -> None:
         raise RequestError(
             "request.rendered", "$", "with `--render ids` a model is asked at /v1/chat/completions and nowhere else."
         )
-
-
-def _call_of(scope: Scope) -> Call:
-    client = scope.get("client")
-    return Call(scope["path"], None, client[0] if client else None)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a channel that gives one body, and then what the client still has to say: that it leaves."""
-    given = False
-
-    async def replayed() -> dict[str, Any]:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replayed
 
 
 async def _answer(send: Send, answer: answers.Answer) -> None:
