@@ -55,6 +55,22 @@ def which_are_clean(texts: Sequence[str], source: str | None, ruleset: Ruleset) 
     yield from _search(block, source, ruleset)
 
 
+def are_clean(texts: Sequence[str], source: str, ruleset: Ruleset) -> bool:
+    """Whether no text of many, all of one source, needs a decision where text goes on as text. False says nothing.
+
+    The texts are exact strings, and together within the limits.
+    """
+    # A tokenizer's own rules matter for ids; only what its normaliser folds matters for text.
+    folds = ruleset.rules is not None and ruleset.rules.folding is not None
+    if folds or not all(map(str.isascii, texts)):
+        return False
+    joined = _BETWEEN.join(texts)
+    data = joined.encode()
+    if source in ruleset.watched:
+        return not may_hold(joined, data, ruleset.lookout)
+    return not find(data[:_HEAD], ruleset.automata) and not find(data, ruleset.automata)
+
+
 def _is_ready(text: str, source: str | None, ruleset: Ruleset) -> bool:
     """Whether a text is an exact `str` of ASCII alone, not empty or too long, by a source that the policy knows.
 

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import secrets
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
 from guardtok.adapters.tiktoken import TiktokenTokenizer
+from guardtok.batch import encode_batch
 from guardtok.beginnings import sort_beginnings
 from guardtok.breaking import prove
-from guardtok.clean import is_clean, which_are_clean
+from guardtok.clean import is_clean
 from guardtok.decide import decide
 from guardtok.encode import count, encode, encode_clean
 from guardtok.encodings import load_tokenizer
-from guardtok.errors import DigestKeyError, NotTextError
+from guardtok.errors import DigestKeyError
 from guardtok.examine import Examiner
+from guardtok.guarded_bodies import GuardedBodies
 from guardtok.guarded_encoding import GuardedEncoding
 from guardtok.intake import take_in
 from guardtok.policy.model import Policy, Surrogates
@@ -36,6 +36,7 @@ from guardtok.stream import Stream
 from guardtok.text import UNKNOWN, Text
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Sequence
 
     import tiktoken
@@ -44,18 +45,15 @@ if TYPE_CHECKING:
     from guardtok.encoded import Encoded
     from guardtok.extended import Extended
     from guardtok.pretrained import GuardedTokenizer
-    from guardtok.records import Report
     from guardtok.ruleset import Ruleset
     from guardtok.sinks import Sink
     from guardtok.tokenizer import Tokenizer
     from guardtok.violation import Verdict
 
 _NO_BOUND = sys.maxsize
-_WORTH_A_THREAD = 1_000
-"""Characters of a text in a batch, on average, from which on threads cost less than they bring."""
 
 
-class Guard:
+class Guard(GuardedBodies):
     """A policy bound to a tokenizer: encodes text so that each source writes only the control tokens it may.
 
     Args:
@@ -211,29 +209,7 @@ class Guard:
             RefusedError: For the first text that the policy refuses.
             GuardtokError: Whatever else `encode` raises, for the first text that makes it.
         """
-        if isinstance(texts, str):
-            raise NotTextError("A batch is an iterable of texts, not a str: encode it alone, or put it into a list.")
-        listed = list(texts)
-        decided = [
-            (text, source) if source is not None and clean else self._examine_one(index, text, source, request_id)
-            for index, (text, clean) in enumerate(
-                zip(listed, which_are_clean(listed, source, self._ruleset), strict=True)
-            )
-        ]
-        length = sum(map(len, listed))
-        if length < len(decided) * _WORTH_A_THREAD or not getattr(self.tokenizer, "parallel", False):
-            return list(map(self._encode_one, decided))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return list(pool.map(self._encode_one, decided))
-
-    def _examine_one(self, index: int, text: str, source: str | None, request_id: str | None) -> Report:
-        if source is None or isinstance(text, Text):
-            return self._examiner.examine(self._ruleset, text, source, request_id)
-        labelled = Text(text, source=source, path=f"[{index}]")
-        return self._examiner.examine(self._ruleset, labelled, None, request_id)
-
-    def _encode_one(self, decided: Report | tuple[str, str]) -> Encoded:
-        return encode_clean(*decided, self._ruleset) if isinstance(decided, tuple) else encode(decided)
+        return encode_batch(texts, source, request_id, self._ruleset, self._examiner)
 
     def encode_chat(  # noqa: PLR0913 - as apply_chat_template has it
         self,
@@ -268,15 +244,12 @@ class Guard:
             GuardtokError: Whatever `encode` raises; a MissingExtraError without Jinja.
         """
         # Jinja is an extra, and wanted only here.
-        from guardtok.chat.inspect import find_generated, inspect_chat
+        from guardtok.chat.inspect import encode_request
         from guardtok.chat.request import ChatOptions, read_request
 
         options = ChatOptions(tools, documents, add_generation_prompt, continue_final_message)
-        rendered = (request := read_request(self._ruleset, messages, template, options, template_kwargs)).render()
-        inspect = partial(self._examiner.inspect, self._ruleset, source=None, request_id=request_id)
-        look = partial(inspect_chat, request, rendered, inspect)
-        report = self._examiner.examine(self._ruleset, rendered.text, None, request_id, look)
-        return encode(report, partial(find_generated, request, rendered, report))
+        request = read_request(self._ruleset, messages, template, options, template_kwargs)
+        return encode_request(request, self._examiner, request_id)
 
     def render_chat(  # noqa: PLR0913 - as encode_chat
         self,
@@ -329,7 +302,7 @@ class Guard:
         Raises:
             UnknownSourceError: A source that the policy does not know.
         """
-        take_in("", source, known=self._ruleset.sources, limits=self.policy.limits, surrogates=self.policy.surrogates)
+        self._check_source(source)
         return Stream(
             self._ruleset,
             self._breaker,
@@ -377,11 +350,13 @@ class Guard:
             RefusedError: The policy blocks a form that the literals hold.
         """
         statement = parse_statement(template)
-        blank = statement.fill(dict.fromkeys(statement.fields, ""))
-        self._examiner.examine(self._ruleset, blank, None, None)
+        self._examiner.examine(self._ruleset, statement.blank(), None, None)
         for source in statement.fields.values():
-            take_in("", source, known=self._ruleset.sources, limits=self.policy.limits, surrogates=Surrogates.REPLACE)
+            self._check_source(source)
         return Prepared(statement, self.encode)
+
+    def _check_source(self, source: str) -> None:
+        take_in("", source, known=self._ruleset.sources, limits=self.policy.limits, surrogates=Surrogates.REPLACE)
 
 
 def _restore(ruleset: Ruleset, examiner: Examiner) -> Guard:

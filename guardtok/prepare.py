@@ -36,6 +36,10 @@ class Statement:
 
     parts: tuple[str | Field, ...]
 
+    def blank(self) -> Text:
+        """Return the literals alone."""
+        return self.fill(dict.fromkeys(self.fields, ""))
+
     @property
     def fields(self) -> Mapping[str, str]:
         """The source of each field, by name."""

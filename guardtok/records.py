@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from guardtok.policy.model import LogText
 from guardtok.ruleset import catalogue_automata
 from guardtok.scan import find
+from guardtok.text import UNKNOWN
 from guardtok.violation import Action, Mode, Verdict, Violation, visible
 
 if TYPE_CHECKING:
@@ -189,28 +190,46 @@ def refuse_intake(
     error: LimitError | SurrogateError, text: Text, ruleset: Ruleset, key: bytes, request_id: str | None
 ) -> Verdict:
     """Return the verdict on a text, not empty, that cannot even be scanned: `block`, with a record that says why."""
+    source = "+".join(dict.fromkeys(run.source for run in text.runs))
+    # Limits bound the work and hold in monitor mode too.
+    record = record_refusal(
+        error.rule, text.runs[0].path, len(text), Mode.ENFORCE, ruleset, key, request_id, source=source
+    )
+    return Verdict(Action.BLOCK, (record,), 1)
+
+
+def record_refusal(  # noqa: PLR0913, PLR0917 - the parts of a record
+    rule: str,
+    path: str,
+    length: int,
+    mode: Mode,
+    ruleset: Ruleset,
+    key: bytes,
+    request_id: str | None,
+    *,
+    source: str = UNKNOWN,
+) -> Violation:
+    """Return the record of a value of so many characters that is refused as a whole, and not for a form in it."""
     policy, tokenizer = ruleset.policy, ruleset.tokenizer
-    sources = dict.fromkeys(run.source for run in text.runs)
-    record = Violation(
-        rule=error.rule,
+    return Violation(
+        rule=rule,
         token="",
         token_id=None,
         role=None,
-        source="+".join(sources),
-        path=defuse(text.runs[0].path, ruleset),
+        source=source,
+        path=defuse(path, ruleset),
         start=0,
-        end=len(text),
+        end=length,
         form="exact",
         count=1,
         action=Action.BLOCK,
-        mode=Mode.ENFORCE,  # Limits bound the work and hold in monitor mode too.
+        mode=mode,
         policy=policy.name,
         policy_digest=policy.digest,
         tokenizer=tokenizer.name if tokenizer is not None else None,
         request_id=defuse(request_id, ruleset) if request_id is not None else None,
         digest=_digest("", key),
     )
-    return Verdict(Action.BLOCK, (record,), 1)
 
 
 def hasher(key: bytes) -> hashlib.blake2b:

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import partial
 from secrets import token_bytes
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from guardtok.breaking import escaped_forms
 from guardtok.decide import Window, decide
@@ -160,8 +160,8 @@ class Sanitized:
         begin = max(0, len(self.text) - _reach(self.text, reach, first.ruleset, at_end=True))
         seam = len(self.text) - begin
         text = self.text[begin:] + other.text[: _reach(other.text, reach, first.ruleset, at_end=False)]
-        left = _relabel(self, begin, len(self.text)).runs
-        right = _relabel(other, 0, len(text) - seam).runs
+        left = relabel(self, begin, len(self.text)).runs
+        right = relabel(other, 0, len(text) - seam).runs
         report = self._decide_seam(text, (*left, *(_moved(run, seam) for run in right)), seam)
         if report.decided.refused is not None:
             raise RefusedError(*report.refusal())
@@ -270,7 +270,7 @@ def _verify(sanitized: Sanitized, ruleset: Ruleset) -> None:
     if len(sources) == 1:
         intake = Intake(text, text.encode(), (Run(0, len(text), sources.pop(), "", 0),) if text else ())
     else:
-        intake = _relabel(sanitized, 0, len(text))
+        intake = relabel(sanitized, 0, len(text))
     matches = scan(intake, ruleset)
     decided = add_lookalikes(decide(matches, intake, ruleset), matches, intake, ruleset)
     if decided.breaks or decided.cuts or decided.refused:
@@ -323,7 +323,23 @@ def _compose(repairs: list[Edit], edits: list[Edit], original: str) -> Iterator[
         yield repair._replace(position=repair.position + gained)
 
 
-def _relabel(sanitized: Sanitized, low: int, high: int) -> Intake:
+class Edited(Protocol):
+    """A text and how it was made: what it is now, its changes, and who wrote the original."""
+
+    @property
+    def text(self) -> str:
+        """The text."""
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """Every change, in order."""
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs of the original."""
+
+
+def relabel(sanitized: Edited, low: int, high: int) -> Intake:
     """Return a stretch of a sanitized text, its characters labelled with their places in the caller's own strings."""
     runs: list[Run] = []
     for position, place, length in _stretches(sanitized, low):
@@ -340,7 +356,7 @@ def _relabel(sanitized: Sanitized, low: int, high: int) -> Intake:
     return Intake(text, text.encode(), tuple(runs))
 
 
-def _stretches(sanitized: Sanitized, low: int) -> Iterator[tuple[int, int, int]]:
+def _stretches(sanitized: Edited, low: int) -> Iterator[tuple[int, int, int]]:
     """Yield position in the text, place in the original and length of what was copied or inserted, from `low` on."""
     edits = sanitized.edits
     index = max(0, bisect_right(edits, low, key=_position) - 1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from guardtok.chat.branch import find_branches
 from guardtok.chat.json_text import expand
 from guardtok.chat.training import find_trained
+from guardtok.encode import encode
 from guardtok.intake import SURROGATES
 from guardtok.violation import Span
 
@@ -17,8 +19,20 @@ if TYPE_CHECKING:
 
     from guardtok.chat.render import Rendered
     from guardtok.chat.request import ChatRequest
+    from guardtok.encoded import Encoded
+    from guardtok.examine import Examiner
     from guardtok.records import Report
     from guardtok.text import Text
+
+
+def encode_request(request: ChatRequest, examiner: Examiner, request_id: str | None) -> Encoded:
+    """Render a conversation, examine the prompt and encode it; see `Guard.encode_chat`."""
+    ruleset, rendered = request.ruleset, request.render()
+    look = partial(
+        inspect_chat, request, rendered, partial(examiner.inspect, ruleset, source=None, request_id=request_id)
+    )
+    report = examiner.examine(ruleset, rendered.text, None, request_id, look)
+    return encode(report, partial(find_generated, request, rendered, report))
 
 
 def inspect_chat(request: ChatRequest, rendered: Rendered, inspect: Callable[[Text], Report]) -> Report:

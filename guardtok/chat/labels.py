@@ -32,7 +32,7 @@ ROLES = MappingProxyType(
 )
 """The roles that every template may be given, and the source of what they say."""
 
-_RESULT_ROLES = frozenset({"tool_results", "tool_response", "observation"})
+RESULT_ROLES = frozenset({"tool_results", "tool_response", "observation"})
 """Roles that single families have for what tools answer."""
 
 SPOKEN = ("content", "reasoning_content", "thinking", "reasoning", "refusal")
@@ -80,7 +80,7 @@ def source_of_role(role: str, declared: Mapping[str, object]) -> str:
     """Return the source of what a role says; a role that the policy declares as a source is one."""
     if role in ROLES:
         return ROLES[role]
-    if role in _RESULT_ROLES:
+    if role in RESULT_ROLES:
         return "tool_result"
     # A message is nobody's template, whatever it calls itself.
     return role if role in declared and role != TEMPLATE else UNKNOWN

@@ -10,15 +10,15 @@ import json
 import math
 import re
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guardtok.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    Headers = Iterable[tuple[bytes, bytes]]
-    Receive = Callable[[], Awaitable[dict[str, Any]]]
+    Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
+    Receive: TypeAlias = Callable[[], Awaitable[Mapping[str, Any]]]
 
 MAX_DEPTH = 128
 """Containers in containers that a body may hold. Tool schemas nest some twenty deep."""
@@ -152,6 +152,7 @@ def too_large(cap: int) -> RequestError:
     return _refuse(TOO_LARGE, f"The body is larger than the {cap:,} bytes that are let in. Send less.")
 
 
+_TOO_LARGE_NUMBER = "A number is too large for 64 bits, so parsers differ in it. Send a smaller one."
 _TOO_DEEP = f"The body nests deeper than {MAX_DEPTH} containers. Send a flatter one."
 
 
@@ -172,9 +173,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _bound(value: object) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for depth in range(MAX_DEPTH + 1):
         below: list[object] = []
         for item in level:
+            if depth == MAX_DEPTH and isinstance(item, (dict, list)):
+                raise _refuse(BAD_JSON, _TOO_DEEP)
             if type(item) is dict:
                 below += item.values()
             elif type(item) is list:
@@ -182,13 +185,10 @@ def _bound(value: object) -> None:
             elif (type(item) is int and not _SMALLEST <= item < _BEYOND) or (
                 type(item) is float and not math.isfinite(item)
             ):
-                raise _refuse(
-                    BAD_JSON, "A number is too large for 64 bits, so parsers differ in it. Send a smaller one."
-                )
+                raise _refuse(BAD_JSON, _TOO_LARGE_NUMBER)
         if not below:
             return
         level = below
-    raise _refuse(BAD_JSON, _TOO_DEEP)
 
 
 def _inflate(raw: bytes, encoding: str, cap: int) -> bytes:
@@ -211,9 +211,17 @@ def _unzstd(raw: bytes, cap: int) -> bytes:
         raise _refuse(BAD_ENCODING, "Bodies in zstd are not read here. Send gzip, or none.") from None
     try:
         with zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).stream_reader(raw) as reader:
-            return reader.read(cap + 1)
+            body = reader.read(cap + 1)
+        if len(body) > cap:
+            return body
+        # The reader bounds what it makes, and does not say whether it came to the end; this one says it.
+        whole = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+        body = whole.decompress(raw)
     except zstandard.ZstdError:
         raise _not_as_said() from None
+    if not whole.eof or whole.unused_data:
+        raise _not_as_said()
+    return body
 
 
 def _not_as_said() -> RequestError:

@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from guardtok.errors import RequestError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 ANYWHERE = ("/",)
 """The default of `prefixes`: everything that the application answers is guarded."""
+
+NO_ROUTE = "request.route"
+"""The rule of a refusal for a path of which nothing is known."""
 
 # What carries no body by its own definition; TRACE may not have one, and CONNECT is the server's.
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
@@ -74,7 +79,7 @@ _GENERATES = frozenset(
     }
 )
 # Ids go in and text comes out: no prompt.
-_HARMLESS = frozenset({"/detokenize"})
+_HARMLESS = frozenset({"/detokenize", "/v1/detokenize"})
 # The fields that hold a prompt where there is no conversation. Beside `messages`, servers differ in which they take.
 _RIVALS = ("prompt", "input", "text", "content", "input_ids", "token_ids", "prompt_token_ids")
 
@@ -100,13 +105,23 @@ class Route:
         """Whether the table has this path."""
         return self.path != "*"
 
-    def protocol_of(self, body: Mapping[str, Any]) -> str | None:
-        """Return the protocol of one body; None where servers could differ in which field they read."""
+    def protocol_of(self, body: Mapping[str, Any]) -> str:
+        """Return the protocol of one body.
+
+        Raises:
+            RequestError: It holds a conversation and a plain prompt, and servers differ in which they take; or it is
+                Ollama's, with a key that only Ollama would read as one of its own (`request.shape`).
+        """
+        if self.speaks == "ollama" and not all(key.isascii() and key == key.lower() for key in body):
+            # Go's decoder knows a field whatever its case.
+            raise RequestError("request.shape", "$", "A key is not in lower case. Send each field as it is documented.")
         if self.protocol:
             return self.protocol
         if "messages" not in body:
             return _COMPLETIONS
-        return None if any(rival in body for rival in _RIVALS) else _CHAT
+        if any(rival in body for rival in _RIVALS):
+            raise RequestError("request.shape", "$", "There are a conversation and a plain prompt. Send one of them.")
+        return _CHAT
 
 
 UNKNOWN = Route("*", "", generates=False, speaks=_CHAT)
@@ -127,19 +142,21 @@ def find(method: str, path: str, *, prefixes: Iterable[str] = ANYWHERE, open_pat
     known = _ROUTES.get(path)
     if known is not None and prefixes == ANYWHERE:
         return known
-    canonical = canonicalize(path)
-    for prefix in prefixes:
-        below = _below(prefix, canonical)
-        if below is not None:
-            # A prefix may hold the version, or be the version.
-            known = _ROUTES.get(below) or _ROUTES.get(canonical)
-            return None if below in _OPEN else known or UNKNOWN
+    for spelling in (canonicalize(path), path.casefold()):
+        for prefix in prefixes:
+            below = _below(prefix, spelling)
+            if below is None:
+                continue
+            if _below(prefix, path) in _HARMLESS:
+                return None
+            # A prefix may stand before the version, or be the version.
+            return _ROUTES.get(below) or _ROUTES.get(spelling) or UNKNOWN
     return None
 
 
-def is_guarded(path: str, prefixes: Iterable[str] = ANYWHERE, open_paths: Iterable[str] = ()) -> bool:
+def is_guarded(path: str, *, prefixes: Iterable[str] = ANYWHERE, open_paths: Iterable[str] = ()) -> bool:
     """Return whether a path is under a guarded prefix, whatever the method."""
-    return path not in open_paths and any(_below(prefix, canonicalize(path)) is not None for prefix in prefixes)
+    return find("POST", path, prefixes=prefixes, open_paths=open_paths) is not None
 
 
 def canonicalize(path: str) -> str:
@@ -175,4 +192,3 @@ def _make_routes() -> dict[str, Route]:
 
 
 _ROUTES = _make_routes()
-_OPEN = _HARMLESS | {f"/v1{path}" for path in _HARMLESS}

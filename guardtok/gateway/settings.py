@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import SettingsError, near_match
-from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.live import LiveGuard
 from guardtok.gateway.routes import ANYWHERE
+from guardtok.gateway.running import Running
 from guardtok.guard import Guard
+from guardtok.policy.model import Policy
+from guardtok.sinks import to_structlog
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from guardtok.policy import Policy
+    from guardtok.gateway.gatekeeper import Gatekeeper
+    from guardtok.gateway.live import Reload
     from guardtok.tokenizer import Tokenizer
 
 MEBIBYTE = 1024 * 1024
@@ -39,8 +43,11 @@ class Settings:
         unknown_route: `refuse` or `pass` a body under a guarded prefix on a path in no table; `GUARDTOK_UNKNOWN_ROUTE`.
         open_paths: Paths that pass unguarded, spelled exactly; `GUARDTOK_OPEN_PATHS`, with commas between.
         flat_errors: Whether OpenAI's errors lie flat, as SGLang's do; `GUARDTOK_FLAT_ERRORS`, `true` or `false`.
-        decision_log: The decision log's file, or none; `GUARDTOK_DECISION_LOG`.
-        bundle_key: The file of the public key that policies must be signed with, or none; `GUARDTOK_BUNDLE_KEY`.
+        decision_log: The decision log's file, `-` for standard output, or none; `GUARDTOK_DECISION_LOG`.
+        metrics: Whether decisions are counted in prometheus-client's default registry, which the application shows;
+            `GUARDTOK_METRICS`, `true` or `false`.
+        bundle_key: The file of the public key (PEM) that the policy must be signed with, or none;
+            `GUARDTOK_BUNDLE_KEY`.
     """
 
     policy: str | os.PathLike[str] | Policy | None = None
@@ -52,6 +59,7 @@ class Settings:
     open_paths: tuple[str, ...] = ()
     flat_errors: bool = False
     decision_log: str | os.PathLike[str] | None = None
+    metrics: bool = False
     bundle_key: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -94,18 +102,43 @@ class Settings:
         return cls(**found)
 
     def build(self) -> Gatekeeper:
-        """Return the gatekeeper that these settings describe.
+        """Return the gatekeeper that these settings describe. Its policy stays the one of the start.
 
         Raises:
-            SettingsError: No policy is named.
-            GuardtokError: The policy, the tokenizer, the bundle or the log cannot be used; `Guard.load` names most.
+            GuardtokError: The policy, the tokenizer, the bundle or the log cannot be used.
+        """
+        return Running.of(self).gatekeeper
+
+    def load_guard(self, told: Iterable[Callable[[Reload], object]] = ()) -> LiveGuard:
+        """Return the guard that these settings name.
+
+        Args:
+            told: Each is called with a `Reload` after each one.
+
+        Raises:
+            SettingsError: No policy is named, or the key cannot be read.
+            GuardtokError: The policy, the tokenizer or the bundle cannot be used.
         """
         if self.policy is None:
             raise SettingsError(
                 "No policy is named, so there is nothing to guard by. Set GUARDTOK_POLICY, or pass `policy`: "
                 "`strict`, or a path."
             )
-        return Gatekeeper(LiveGuard(Guard.load(self.policy, self.tokenizer)))
+        key = None
+        if self.bundle_key is not None:
+            try:
+                key = Path(self.bundle_key).read_bytes()
+            except OSError as error:
+                raise SettingsError(f"The file of bundle_key cannot be read: {error.strerror}.") from None
+        # A decision log has all that is found; without one, the process's own log has it.
+        sinks = (to_structlog,) if self.decision_log is None else ()
+        if isinstance(self.policy, Policy):
+            if key is not None:
+                raise SettingsError(
+                    "A policy that is an object was signed by nobody. Name its bundle, or no bundle_key."
+                )
+            return LiveGuard(Guard.load(self.policy, self.tokenizer, sinks=sinks), told=told)
+        return LiveGuard.load(self.policy, self.tokenizer, sinks=sinks, bundle_key=key, told=told)
 
 
 def _read_number(text: str, variable: str) -> int:
@@ -135,4 +168,5 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "prefixes": _read_paths,
     "open_paths": _read_paths,
     "flat_errors": _read_switch,
+    "metrics": _read_switch,
 }

@@ -28,6 +28,7 @@ from guardtok.policy.schema import (
     LockModel,
     LogModel,
     PolicyModel,
+    RequestsModel,
     SourceModel,
     TokenizerModel,
 )
@@ -41,6 +42,7 @@ _NESTED: dict[str | int, type[BaseModel]] = {
     "limits": LimitsModel,
     "log": LogModel,
     "chat": ChatModel,
+    "requests": RequestsModel,
 }
 
 _NAMING: dict[str | int, str] = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from guardtok.policy.marked import Mapped, mark_at
 from guardtok.policy.meaning import ACTIONS
 from guardtok.policy.model import (
+    CallerTemplate,
     ChatRules,
     CustomToken,
     Default,
@@ -20,9 +21,11 @@ from guardtok.policy.model import (
     LogText,
     Policy,
     Reaction,
+    RequestRules,
     SourceRules,
     Surrogates,
     TextForm,
+    TokenIds,
     TokenizerBinding,
 )
 from guardtok.violation import Action, Mode
@@ -37,9 +40,9 @@ def merge(file: PolicyModel, tree: Mapped, name: str, parent: Policy | None, loc
     """Lay a file over its parent, or over the defaults of the schema.
 
     An entry replaces the parent's for the same source and selector, whatever the action of either. A source's default,
-    mode and look-alikes, a group, a custom token, each limit, the pinned chat templates and every single value replace
-    the parent's; `forms`, `text_tokens` and the roles of a chat add to the parent's. Custom tokens keep the parent's
-    order, so that its `auto` ids stay what they were. A lock file stands for the parent's.
+    mode and look-alikes, a group, a custom token, each limit, the pinned chat templates, each rule of requests and
+    every single value replace the parent's; `forms`, `text_tokens` and the roles of a chat add to the parent's. Custom
+    tokens keep the parent's order, so that its `auto` ids stay what they were. A lock file stands for the parent's.
 
     Args:
         file: What the file says; checked.
@@ -74,6 +77,7 @@ def merge(file: PolicyModel, tree: Mapped, name: str, parent: Policy | None, loc
         log=LogText((file.log and file.log.text) or (parent.log if parent else LogText.NEVER)),
         lock=lock or (parent.lock if parent else None),
         chat=_chat(file, parent),
+        requests=_requests(file, parent),
     )
     return replace(merged, digest=_digest(merged))
 
@@ -118,6 +122,16 @@ def _chat(file: PolicyModel, parent: Policy | None) -> ChatRules:
         return inherited
     templates = inherited.templates if file.chat.templates is None else tuple(file.chat.templates)
     return ChatRules(templates, tuple(dict.fromkeys((*inherited.roles, *file.chat.roles))))
+
+
+def _requests(file: PolicyModel, parent: Policy | None) -> RequestRules:
+    inherited = parent.requests if parent else RequestRules()
+    if file.requests is None:
+        return inherited
+    return RequestRules(
+        CallerTemplate(file.requests.chat_template or inherited.chat_template),
+        TokenIds(file.requests.token_ids or inherited.token_ids),
+    )
 
 
 def _sources(file: PolicyModel, tree: Mapped, parent: Policy | None) -> dict[str, SourceRules]:
@@ -191,5 +205,7 @@ def _digest(policy: Policy) -> str:
     }
     if policy.chat != ChatRules():  # Left out otherwise, so that no digest changed when this key came.
         content["chat"] = {"templates": sorted(policy.chat.templates), "roles": sorted(policy.chat.roles)}
+    if policy.requests != RequestRules():  # As above.
+        content["requests"] = asdict(policy.requests)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()

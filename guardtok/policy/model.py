@@ -174,6 +174,34 @@ class ChatRules:
     roles: tuple[str, ...] = ()
 
 
+class CallerTemplate(str, Enum):
+    """What to do about a chat template in a request: refuse it, or take it for code that may be trusted."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
+class TokenIds(str, Enum):
+    """What to do about token ids in a request: refuse them, check them against the tokenizer's reserved ids, or not."""
+
+    DENY = "deny"
+    CHECK = "check"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRules:
+    """What a policy says of whole requests.
+
+    Attributes:
+        chat_template: What to do about a chat template in a request.
+        token_ids: What to do about token ids in a request.
+    """
+
+    chat_template: CallerTemplate = CallerTemplate.REFUSE
+    token_ids: TokenIds = TokenIds.DENY
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A policy, merged over what it extends.
@@ -198,6 +226,7 @@ class Policy:
         log: How much of the text a record may carry.
         lock: The ids that a lock file beside the policy pins, by form; None without one.
         chat: What it says of chat templates.
+        requests: What it says of whole requests.
     """
 
     name: str
@@ -219,6 +248,7 @@ class Policy:
     log: LogText
     lock: Lock | None
     chat: ChatRules = ChatRules()
+    requests: RequestRules = RequestRules()
 
     @staticmethod
     def load(source: str | os.PathLike[str]) -> Policy:

@@ -100,6 +100,18 @@ class ChatModel(_Model):
     )
 
 
+class RequestsModel(_Model):
+    """What callers may send in a whole request, besides text."""
+
+    chat_template: Literal["refuse", "allow"] | None = Field(
+        None, description="Chat templates in requests: refuse them, or run them as trusted code. Default: refuse."
+    )
+    token_ids: Literal["deny", "check", "allow"] | None = Field(
+        None,
+        description="Token ids in requests: refuse them, check them against the reserved ids, or not. Default: deny.",
+    )
+
+
 class PolicyModel(_Model):
     """A guardtok policy: which source of text may write which control token."""
 
@@ -145,6 +157,7 @@ class PolicyModel(_Model):
     )
     log: LogModel | None = Field(None, description="What a log record may hold.")
     chat: ChatModel | None = Field(None, description="Which chat templates may be used, and with which roles.")
+    requests: RequestsModel | None = Field(None, description="What callers may send in a whole request, besides text.")
 
 
 class LockModel(_Model):

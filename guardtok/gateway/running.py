@@ -1,0 +1,100 @@
+"""What runs beside the requests: the policy's files are followed, and the decision log is written to its end.
+
+A middleware is told of its server's start and end only where the server has a lifespan; so it can begin late, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from guardtok.errors import MissingExtraError, is_failure
+from guardtok.gateway.gatekeeper import Gatekeeper
+from guardtok.violation import visible
+
+if TYPE_CHECKING:
+    from guardtok.gateway.decision import Observer
+    from guardtok.gateway.decision_log import DecisionLog
+    from guardtok.gateway.live import LiveGuard
+    from guardtok.gateway.settings import Settings
+
+
+class Running:
+    """A gatekeeper with what keeps it up to date."""
+
+    __slots__ = ("_guards", "_log", "_loop", "_stop", "_task", "gatekeeper")
+
+    def __init__(self, gatekeeper: Gatekeeper, guards: LiveGuard | None = None, log: DecisionLog | None = None) -> None:
+        """Bind a gatekeeper, the guard that is to follow its files, and the log that is to be written to its end."""
+        self.gatekeeper = gatekeeper
+        self._guards = guards
+        self._log = log
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Running:
+        """Return what settings describe, not yet started.
+
+        Raises:
+            GuardtokError: The policy, the tokenizer, the bundle or the log cannot be used.
+        """
+        observers: list[Observer] = []
+        metrics = None
+        if settings.metrics:
+            from guardtok.gateway.metrics import Metrics
+
+            try:
+                from prometheus_client import REGISTRY
+            except ImportError:
+                raise MissingExtraError("For metrics: pip install 'guardtok[gateway]'.") from None
+            metrics = Metrics(REGISTRY)
+            observers.append(metrics)
+        guards = settings.load_guard(() if metrics is None else (metrics.reloaded,))
+        log = None
+        if settings.decision_log is not None:
+            from guardtok.gateway.decision_log import DecisionLog
+
+            log = DecisionLog(settings.decision_log, failed=None if metrics is None else metrics.failed)
+            observers.append(log)
+        with contextlib.suppress(MissingExtraError):
+            from guardtok.gateway.spans import Spans
+
+            observers.append(Spans())
+        return cls(Gatekeeper(guards, observers), guards, log)
+
+    def start(self) -> None:
+        """Begin to follow the policy's files, if that is not done yet in the event loop that is running."""
+        if self._guards is None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # Another kind of loop, in which the policy of the start stays.
+        if self._loop is not loop:
+            self._loop, self._stop = loop, asyncio.Event()
+            self._task = loop.create_task(_follow(self._guards, self._stop))
+
+    async def stop(self) -> None:
+        """End what was started, and write what waits to be written."""
+        if self._stop is not None and self._task is not None and self._loop is asyncio.get_running_loop():
+            self._stop.set()
+            await self._task
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
+
+
+async def _follow(guards: LiveGuard, stop: asyncio.Event) -> None:
+    try:
+        await guards.watch(stop)
+    except MissingExtraError as error:
+        logging.getLogger("guardtok").warning("guardtok.policy_not_followed %s", error)
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        # The policy in force stays in force.
+        kind = visible(type(error).__name__)
+        logging.getLogger("guardtok").error("guardtok.watch_failed error=%s", kind)  # noqa: TRY400 - it may quote text
