@@ -39,7 +39,8 @@ FLOORS: dict[float, set[str]] = {
     5.7: {"batch", "requests"},
     5.8: {"guarded_bodies"},
     6: {"guard"},
-    7: {"bundles", "corpus", "explanation", "extending", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
+    6.5: {"bundles"},
+    7: {"corpus", "explanation", "extending", "fuzz", "gateway", "lint", "policy_test", "resize", "testing"},
     8: {"cli"},
     9: {"__init__", "__main__"},
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from guardtok.cli.bundling import bundle, verify
 from guardtok.cli.judging import explain, lint, test
 from guardtok.cli.options import Format, format_option
 from guardtok.cli.streams import console, table, write, write_json
@@ -104,6 +105,8 @@ def schema() -> None:
 policy.add_command(lint)
 policy.add_command(test)
 policy.add_command(explain)
+policy.add_command(bundle)
+policy.add_command(verify)
 
 
 def _summary(policy: Policy) -> Iterator[str]:

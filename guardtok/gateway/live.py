@@ -113,7 +113,7 @@ class LiveGuard:
         engine: str = "tiktoken",
         sinks: Iterable[Sink] = (to_structlog,),
         digest_key: bytes | None = None,
-        bundle_key: bytes | None = None,
+        bundle_key: str | os.PathLike[str] | None = None,
         min_revision: int = 0,
         told: Iterable[Callable[[Reload], object]] = (),
     ) -> LiveGuard:
@@ -127,8 +127,8 @@ class LiveGuard:
             engine: As `Guard.load` takes it.
             sinks: Where violations go.
             digest_key: Key of the digests in violations; by default a random one.
-            bundle_key: The public key, as PEM, that the policy must be signed with. With one, nothing but a bundle that
-                it signed is ever loaded.
+            bundle_key: The PEM file of the public key that the policy must be signed with; it is read once. With one,
+                nothing but a bundle that it signed is ever loaded.
             min_revision: The lowest revision of a bundle that is taken; never one below that in force.
             told: Each is called with a `Reload` after each one.
 
@@ -201,9 +201,10 @@ class LiveGuard:
         """Reload if a file has changed, and again and again while the last reload failed: what it lacks may come."""
         with self._lock:
             if self._problem or fingerprint(self._files) != self._seen:
-                self._reload()
+                # The first look only learns what was loaded: that it is unchanged is no news.
+                self._reload(quiet=not self._seen)
 
-    def _reload(self) -> Reload:
+    def _reload(self, *, quiet: bool = False) -> Reload:
         old, build, origin = self.current, self._build, self._origin
         if origin is None or build is None:
             return Reload("unchanged", old)
@@ -223,7 +224,7 @@ class LiveGuard:
             # What these held when they were read nobody knows: the next look reads once more.
             self._files, self._seen = files, {}
         made = Reload("unchanged" if unchanged else "loaded", self.current)
-        return made if unchanged and not before else self._tell(made)
+        return made if unchanged and quiet else self._tell(made)
 
     def _refuse(self, error: BaseException, *, known: bool) -> Reload:
         # Only guardtok's own errors are known to quote nothing but the policy.
@@ -250,8 +251,11 @@ def is_unchanged(policy: Policy, revision: int | None, old: Snapshot) -> bool:
     """Return whether a policy is what is in force: its digest, the ids that its lock file pins, and its revision.
 
     Raises:
-        BundleError: The revision is the one in force and what it holds is not.
+        BundleError: It is a bundle of another policy, or another one under the same revision.
     """
+    if revision is not None and policy.name != old.guard.policy.name:
+        # One key may sign many policies, and each counts its own revisions.
+        raise BundleError("The bundle holds another policy than the one in force. Restart to change to it.")
     both = policy, old.guard.policy
     pins = [each.lock and (each.lock.tokenizer, each.lock.fingerprint, dict(each.lock.ids)) for each in both]
     same = policy.digest == old.guard.policy.digest and pins[0] == pins[1]

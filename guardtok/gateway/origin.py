@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guardtok.bundles import load_bundle, read_key
 from guardtok.errors import BundleError
 from guardtok.policy.files import locate
 from guardtok.policy.load import load_policy
@@ -41,18 +42,20 @@ class Origin:
     key: bytes | None
 
     @classmethod
-    def of(cls, policy: str | os.PathLike[str], key: bytes | None) -> Origin:
+    def of(cls, policy: str | os.PathLike[str], key: str | os.PathLike[str] | None) -> Origin:
         """Return the origin of a policy, by name or by path.
 
         Raises:
             PolicyError: No policy of that name is shipped.
-            BundleError: A bundle without a key, or a key for a shipped policy, which nobody signed.
+            BundleError: A bundle without a key, or a key that cannot be read.
         """
         bundled = str(policy).endswith(SUFFIXES)
         if bundled and key is None:
             fact = f"{str(policy)[:200]!r} is a bundle, and no key says who may sign it."
             raise BundleError(f"{fact} Configure the public key, or name the bare policy.")
-        return cls(Path(policy).absolute() if bundled else locate(policy).absolute(), key)
+        # A shipped policy's name is the name of a file where a key is asked for: nobody signed that policy.
+        path = Path(policy) if bundled or key is not None else locate(policy)
+        return cls(path.absolute(), None if key is None else read_key(key))
 
     def read(self, min_revision: int) -> tuple[Policy, int | None]:
         """Return the policy, and the revision of its bundle.
@@ -63,8 +66,6 @@ class Origin:
         """
         if self.key is None:
             return load_policy(self.path), None
-        from guardtok.bundles import load_bundle
-
         return load_bundle(self.path, self.key, min_revision)
 
     def files(self, policy: Policy) -> tuple[Path, ...]:

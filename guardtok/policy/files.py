@@ -71,6 +71,15 @@ def read_text(path: Path, *, place: str | None = None) -> str:
     if status.st_size > MAX_BYTES:
         fact = f"The file has {status.st_size} bytes; a policy has at most {MAX_BYTES}."
         raise PolicyError([Problem(start, fact, "Split it over `extends`, or select by pattern.")])
+    return decode(data, path)
+
+
+def decode(data: bytes, path: Path) -> str:
+    """Return the text that a file holds, without a byte order mark.
+
+    Raises:
+        PolicyError: It is not UTF-8.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -6,22 +6,24 @@ file, line and column (the first hundred of each kind), and nothing is returned.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from guardtok.errors import PolicyError, Problem
-from guardtok.policy.files import locate, read_text, same_file
+from guardtok.policy.files import locate, same_file
 from guardtok.policy.model import Lock, Policy
 from guardtok.policy.resolve import builtin_universe, conflicts, is_contested
+from guardtok.policy.shelf import DISK, Sealed, name_of
 from guardtok.violation import visible
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping, Sequence
 
     from guardtok.policy.marked import Mapped
     from guardtok.policy.schema import PolicyModel
+    from guardtok.policy.shelf import Shelf
 
 MAX_ANCESTORS = 16
 """Policies in one chain of `extends`."""
@@ -38,7 +40,29 @@ def load_policy(source: str | os.PathLike[str]) -> Policy:
     Raises:
         PolicyError: Something is wrong with it, or with a policy that it extends; holds every problem found.
     """
-    return _load(locate(source), ())
+    return _load(locate(source), (), DISK)
+
+
+def load_sealed(files: Mapping[str, bytes], chain: Sequence[str], place: Path) -> Policy:
+    """Load a policy from files in memory. No other file is looked at: what it extends is among them.
+
+    Args:
+        files: The contents of policies and of lock files beside them, by path.
+        chain: The paths of the policies, each extended by the one before it; each in a folder of its own.
+        place: What holds the files, for errors and marks.
+
+    Raises:
+        PolicyError: Something is wrong with one of them, or the chain is not what they extend.
+    """
+    sealed = Sealed({place / name: data for name, data in files.items()}, tuple(place / name for name in chain))
+    policy = _load(place / chain[0], (), sealed)
+    used, parent = 1, policy.extends
+    while parent is not None:
+        used, parent = used + 1, parent.extends
+    if used != len(chain):
+        fact = "The policy before this one does not extend it."
+        raise PolicyError([Problem(f"{place / chain[used]}:1:1", fact, "Make the bundle again.")])
+    return policy
 
 
 def parse_policy(text: str, *, place: str = "<string>") -> Policy:
@@ -51,7 +75,7 @@ def parse_policy(text: str, *, place: str = "<string>") -> Policy:
     Raises:
         PolicyError: Something is wrong with it, or with a policy that it extends; holds every problem found.
     """
-    return _build(text.removeprefix("\ufeff"), _Origin(place, "unnamed", Path(place).parent, None, ()))
+    return _build(text.removeprefix("\ufeff"), _Origin(place, "unnamed", Path(place).parent, None, (), DISK))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +88,7 @@ class _Origin:
         folder: What paths in it are relative to.
         lock: The lock file beside it.
         chain: The files that led to it by `extends`, itself last.
+        shelf: Where files are read from.
     """
 
     place: str
@@ -71,14 +96,14 @@ class _Origin:
     folder: Path
     lock: Path | None
     chain: tuple[Path, ...]
+    shelf: Shelf
 
 
-def _load(path: Path, chain: tuple[Path, ...], *, place: str | None = None) -> Policy:
-    text = read_text(path, place=place)
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", path.stem)[:64].lstrip("._-") or "unnamed"
+def _load(path: Path, chain: tuple[Path, ...], shelf: Shelf, *, place: str | None = None) -> Policy:
+    text = shelf.read(path, place=place)
     lock = path.with_name(f"{path.stem}.lock.json")
-    found = lock if lock.exists() else None
-    return _build(text, _Origin(str(path), name, path.parent, found, (*chain, path)))
+    found = lock if shelf.holds(lock) else None
+    return _build(text, _Origin(str(path), name_of(path), path.parent, found, (*chain, path), shelf))
 
 
 def _build(text: str, origin: _Origin) -> Policy:
@@ -99,7 +124,7 @@ def _build(text: str, origin: _Origin) -> Policy:
     problems.extend(check_meaning(file, kept, parent, orphan=orphan))
     if origin.lock is not None:
         try:
-            lock = _read_lock(origin.lock)
+            lock = _read_lock(origin.lock, origin.shelf)
         except PolicyError as error:
             problems.extend(error.problems)
     if not problems:
@@ -130,7 +155,7 @@ def _parent(file: PolicyModel, tree: Mapped, origin: _Origin) -> Policy | None:
     if file.extends is None:
         return None
     place = str(mark_at(tree, ("extends",)))
-    path = locate(file.extends, folder=origin.folder, place=place)
+    path = origin.shelf.locate(file.extends, folder=origin.folder, place=place)
     chain = [*origin.chain, path]
     if any(same_file(path, ancestor) for ancestor in origin.chain):
         fact = f"`extends` goes in a circle: {' → '.join(visible(str(each)) for each in chain)}."
@@ -138,10 +163,10 @@ def _parent(file: PolicyModel, tree: Mapped, origin: _Origin) -> Policy | None:
     if len(chain) > MAX_ANCESTORS:
         fact = f"More than {MAX_ANCESTORS} policies extend one another."
         raise PolicyError([Problem(place, fact, "Merge some of them.")])
-    return _load(path, origin.chain, place=place)
+    return _load(path, origin.chain, origin.shelf, place=place)
 
 
-def _read_lock(path: Path) -> Lock:
+def _read_lock(path: Path, shelf: Shelf) -> Lock:
     """Read a lock file: `{"guardtok_lock": 1, "tokenizer": …, "fingerprint": "sha256:…", "ids": {FORM: ID}}`.
 
     Raises:
@@ -151,5 +176,5 @@ def _read_lock(path: Path) -> Lock:
     from guardtok.policy.marked import read_yaml
 
     # JSON is YAML, and this reader knows lines and columns and refuses a key that is written twice.
-    lock = check_lock(*read_yaml(read_text(path), str(path)))
+    lock = check_lock(*read_yaml(shelf.read(path), str(path)))
     return Lock(str(path), lock.tokenizer, lock.fingerprint, lock.ids)
