@@ -1,0 +1,99 @@
+"""The webhooks of agentgateway and kgateway: `POST /request` and `POST /response`.
+
+They read the verdict out of the body, whatever the status says, and take any object for a pass that is neither a mask
+nor a rejection that they know. Rejections of replies came with agentgateway 1.0: older ones, and Gloo AI Gateway by its
+published schema, would take one for a pass. So a request is refused by a RejectAction, and a reply by a mask that
+leaves nothing of it; one whose choices cannot be counted by a mask of none, which every version refuses to apply.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from guardtok.gateway import answers
+from guardtok.gateway.guardrails.door import Answer, Dialect
+from guardtok.gateway.guardrails.shapes import AnyText, Envelope, take
+
+if TYPE_CHECKING:
+    from guardtok.gateway.decision import Call, Refusal
+    from guardtok.gateway.gatekeeper import Gatekeeper
+
+
+class _Message(Envelope):
+    role: AnyText
+    content: AnyText
+
+
+class _Prompt(Envelope):
+    messages: list[_Message]
+
+
+class _Choice(Envelope):
+    message: _Message
+
+
+class _Choices(Envelope):
+    choices: list[_Choice]
+
+
+class _Request(Envelope):
+    body: _Prompt
+
+
+class _Response(Envelope):
+    body: _Choices
+
+
+def _judge_request(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
+    asked = take(_Request, body).body.messages
+    outcome = gatekeeper.judge_request({"messages": [_plain(one) for one in asked]}, "openai.chat", call)
+    decision = outcome.decision
+    if decision.refusal is not None:
+        return _reject(decision.refusal, decision.id)
+    return _mask({"messages": outcome.body["messages"]}, decision.id) if decision.changed else _pass(decision.id)
+
+
+def _judge_response(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
+    said = [choice.message for choice in take(_Response, body).body.choices]
+    # Some protocols have no role in a reply; whatever it is called, a model wrote it. Back it is not read.
+    choices = [
+        {"index": index, "message": {"role": "assistant", "content": one.content}} for index, one in enumerate(said)
+    ]
+    outcome = gatekeeper.judge_reply({"choices": choices}, "openai.chat", call)
+    decision, refusal = outcome.decision, outcome.refusal
+    if refusal is not None:
+        texts = [answers.explain(refusal)] * len(said)
+    elif decision.changed:
+        texts = [choice["message"]["content"] for choice in outcome.body["choices"]]
+    else:
+        return _pass(decision.id)
+    made = [{"message": {"role": "assistant", "content": text}} for text in texts]
+    return _mask({"choices": made}, decision.id)
+
+
+def _plain(message: _Message) -> dict[str, Any]:
+    # What a peer adds to a message one day is walked as whose it is not known to be.
+    return {"role": message.role, "content": message.content, **(message.model_extra or {})}
+
+
+def _pass(decision_id: str) -> Answer:
+    return Answer({"action": {"reason": "Nothing was changed."}}, decision_id=decision_id)
+
+
+def _mask(body: dict[str, Any], decision_id: str) -> Answer:
+    reason = "Control tokens of the model were found; the decision log says which."
+    return Answer({"action": {"body": body, "reason": reason}}, decision_id=decision_id)
+
+
+def _reject(refusal: Refusal, decision_id: str | None = None) -> Answer:
+    told = answers.refuse(refusal, "openai.chat")
+    action = {"body": told.body.decode(), "status_code": told.status, "reason": refusal.rule}
+    return Answer({"action": action}, decision_id=decision_id)
+
+
+def _withhold(refusal: Refusal) -> Answer:
+    return Answer({"action": {"body": {"choices": []}, "reason": refusal.rule}})
+
+
+REQUEST = Dialect("agentgateway-request", "/request", _judge_request, _reject)
+RESPONSE = Dialect("agentgateway-response", "/response", _judge_response, _withhold)

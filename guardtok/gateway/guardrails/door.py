@@ -1,0 +1,104 @@
+"""From the wire to a dialect and back: a body is read under its cap, judged in a thread, and answered in any case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from guardtok.errors import RequestError, is_failure
+from guardtok.gateway import bodies
+from guardtok.gateway.decision import Blame, Call, Refusal
+from guardtok.violation import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from guardtok.gateway.gatekeeper import Gatekeeper
+
+_ID_LENGTH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a dialect says.
+
+    Attributes:
+        body: A JSON value.
+        status: The HTTP status.
+        decision_id: Of the decision that it tells, for `x-guardtok-decision-id`.
+    """
+
+    body: Any
+    status: int = 200
+    decision_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one kind of caller asks, and how it is answered.
+
+    Attributes:
+        name: For people, and the `route` of decisions is its path.
+        path: Where it is asked.
+        judge: Takes the gatekeeper, the parsed body and who calls. A RequestError that it raises is refused.
+        refuse: Makes the answer where there is no decision: the body cannot be read, or guardtok failed.
+    """
+
+    name: str
+    path: str
+    judge: Callable[[Gatekeeper, Any, Call], Answer]
+    refuse: Callable[[Refusal], Answer]
+
+
+def make_endpoint(dialect: Dialect, gatekeeper: Gatekeeper, max_body: int) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint that speaks a dialect."""
+    from starlette.concurrency import run_in_threadpool
+    from starlette.responses import Response
+
+    async def answer(request: Request) -> Response:
+        headers = request.scope["headers"]
+        try:
+            encoding = bodies.encoding_of(headers)
+            raw = await bodies.read(request.receive, max_body, headers)  # type: ignore[arg-type]  # starlette's is wider
+        except RequestError as error:
+            return respond(dialect.refuse(Refusal(Blame.SHAPE, error.rule, error.path, str(error))))
+        except bodies.DisconnectedError:
+            return Response(status_code=400)  # Nobody hears it.
+        call = Call(dialect.path, _id_of(request), request.client.host if request.client else None)
+        # A large body takes a tenth of a second: others are served meanwhile.
+        return respond(await run_in_threadpool(_judge, dialect, gatekeeper, raw, encoding, max_body, call))
+
+    def respond(given: Answer) -> Response:
+        try:
+            body = bodies.dump(given.body)
+        except (RequestError, ValueError):
+            # Something that is not judged, and is given back, cannot be said in UTF-8.
+            given = dialect.refuse(Refusal(Blame.SHAPE, bodies.BAD_JSON, "$", "The body holds text that is no text."))
+            body = bodies.dump(given.body)
+        headers = {} if given.decision_id is None else {"x-guardtok-decision-id": given.decision_id}
+        return Response(body, given.status, headers, media_type="application/json")
+
+    return answer
+
+
+def _judge(  # noqa: PLR0913, PLR0917 - what a thread is handed
+    dialect: Dialect, gatekeeper: Gatekeeper, raw: bytes, encoding: str, max_body: int, call: Call
+) -> Answer:
+    try:
+        return dialect.judge(gatekeeper, bodies.parse(bodies.decode(raw, encoding, max_body)), call)
+    except RequestError as error:
+        return dialect.refuse(Refusal(Blame.SHAPE, error.rule, error.path, str(error)))
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        kind = visible(type(error).__name__)
+        message = f"The guard failed ({kind}); nothing was let through."
+        return dialect.refuse(Refusal(Blame.FAILURE, "failure", "", message))
+
+
+def _id_of(request: Request) -> str | None:
+    given = request.headers.get("x-request-id", "")
+    return given if 0 < len(given) <= _ID_LENGTH and given.isascii() and given.isprintable() else None

@@ -1,0 +1,278 @@
+"""guardtok as a guardrail in LiteLLM's proxy: every request as it goes to the upstream, and every reply.
+
+LiteLLM hands a guardrail either extracted texts, which leave out names, arguments, tools' descriptions, documents and
+token ids, or the whole request, to those that bring hooks of their own. This one brings its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
+
+from typing_extensions import assert_never
+
+from guardtok.errors import MissingExtraError, RequestError
+from guardtok.gateway.decision import Blame, Call, Refusal
+from guardtok.gateway.guardrails.inputs import Inputs, judge_reply, judge_request
+from guardtok.gateway.litellm_bodies import protocol_of, put_body, read_logged, take_body
+from guardtok.gateway.litellm_replies import protocol_of as protocol_of_reply
+from guardtok.gateway.litellm_replies import to_json, write_back
+from guardtok.gateway.settings import Settings
+
+try:
+    from litellm.exceptions import GuardrailRaisedException
+    from litellm.integrations.custom_guardrail import CustomGuardrail
+    from litellm.types.guardrails import GuardrailEventHooks
+except ImportError:
+    _MISSING = "The guardrail for LiteLLM needs litellm. Install it with: pip install 'guardtok[litellm]'"
+    raise MissingExtraError(_MISSING) from None
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from guardtok.gateway.decision import Decision
+    from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
+    from guardtok.gateway.live import Snapshot
+
+_PROVIDER = "guardtok"
+_SHOWN = 32
+"""So many violations are told to LiteLLM's loggers; the decision log has them all."""
+
+
+class GuardtokGuardrail(CustomGuardrail):
+    """Guards what passes through a LiteLLM proxy, in the modes `pre_call`, `post_call` and `logging_only`.
+
+    Args:
+        policy: A shipped policy's name or a path; `GUARDTOK_POLICY` if not given.
+        tokenizer: The tokenizer that the model uses; `GUARDTOK_TOKENIZER` if not given.
+        settings: More of `guardtok.gateway.settings.Settings`, by name.
+        gatekeeper: What decides, for those who build one themselves; nothing else may be given then.
+        kwargs: LiteLLM's own: `guardrail_name`, `event_hook`, `default_on` …
+
+    Raises:
+        GuardtokError: The policy, the tokenizer or a setting cannot be used.
+    """
+
+    use_native_lifecycle_hooks: ClassVar[bool] = True
+    records_own_guardrail_information: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        policy: str | None = None,
+        tokenizer: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        gatekeeper: Gatekeeper | None = None,
+        **kwargs: Any,  # noqa: ANN401 - LiteLLM's
+    ) -> None:
+        if gatekeeper is None:
+            given = {"policy": policy, "tokenizer": tokenizer, **(settings or {})}
+            gatekeeper = Settings.from_env(os.environ, **given).build()
+        self._gatekeeper = gatekeeper
+        # A reply is judged by the policy that its request began with. LiteLLM's log object is what the hooks share.
+        self._begun: WeakKeyDictionary[Any, Snapshot] = WeakKeyDictionary()
+        kwargs.setdefault("guardrail_name", _PROVIDER)
+        kwargs["supported_event_hooks"] = self.get_supported_event_hooks()
+        super().__init__(**kwargs)
+
+    @classmethod
+    def get_supported_event_hooks(cls) -> list[GuardrailEventHooks]:
+        """Return the modes that a configuration may name."""
+        return [GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call, GuardrailEventHooks.logging_only]
+
+    async def async_pre_call_hook(
+        self,
+        user_api_key_dict: Any,  # noqa: ANN401, ARG002 - LiteLLM's signature
+        cache: Any,  # noqa: ANN401, ARG002 - LiteLLM's signature
+        data: dict[str, Any],
+        call_type: str,
+    ) -> dict[str, Any]:
+        """Judge a request; return its data with the caller's fields as they may go on, changed in place.
+
+        Raises:
+            GuardrailRaisedException: The request is refused.
+        """
+        protocol = protocol_of(call_type, data)
+        started = time.time()
+        try:
+            body = take_body(data)
+        except RequestError as error:
+            refusal = Refusal(Blame.SHAPE, error.rule, error.path, str(error))
+            self._record_refused(refusal, data, started, GuardrailEventHooks.pre_call)
+            raise self._error(refusal) from None
+        snapshot = self._gatekeeper.current
+        self._begin(data, snapshot)
+        # In a thread, for a body of megabytes would hold up every other request of this process.
+        outcome = await asyncio.to_thread(
+            self._gatekeeper.judge_request, body.fields, protocol, self._call(data, call_type), snapshot
+        )
+        self._record(outcome.decision, data, GuardrailEventHooks.pre_call)
+        self._check(outcome)
+        if outcome.decision.changed:
+            put_body(data, body, outcome.body)
+        return data
+
+    async def async_post_call_success_hook(
+        self,
+        data: dict[str, Any],
+        user_api_key_dict: Any,  # noqa: ANN401, ARG002 - LiteLLM's signature
+        response: Any,  # noqa: ANN401 - a reply of any class of LiteLLM's
+    ) -> Any:  # noqa: ANN401 - the same
+        """Judge a reply that came whole; return it, changed in place where the policy asks for that.
+
+        Raises:
+            GuardrailRaisedException: The reply is refused.
+        """
+        protocol = protocol_of_reply(response)
+        if protocol is None:
+            return response  # An embedding, an image, a transcript: nothing that is an assistant's.
+        old = to_json(response)
+        outcome = await asyncio.to_thread(
+            self._gatekeeper.judge_reply, old, protocol, self._call(data, "reply"), self._begun_with(data)
+        )
+        self._record(outcome.decision, data, GuardrailEventHooks.post_call)
+        self._check(outcome)
+        return write_back(response, old, outcome.body) if outcome.decision.changed else response
+
+    async def async_logging_hook(
+        self,
+        kwargs: dict[str, Any],
+        result: Any,  # noqa: ANN401 - LiteLLM's signature
+        call_type: str,
+    ) -> tuple[dict[str, Any], Any]:
+        """Judge a call that is over, for the log alone: nothing is refused or changed."""
+        return await asyncio.to_thread(self.logging_hook, kwargs, result, call_type)
+
+    def logging_hook(
+        self,
+        kwargs: dict[str, Any],
+        result: Any,  # noqa: ANN401 - LiteLLM's signature
+        call_type: str,
+    ) -> tuple[dict[str, Any], Any]:
+        """Judge a call that is over, for the log alone: nothing is refused or changed."""
+        snapshot = self._gatekeeper.current
+        scratch: dict[str, Any] = {"metadata": {}}
+        body, protocol = read_logged(kwargs, call_type)
+        call = self._call(kwargs, call_type)
+        asked = self._gatekeeper.judge_request(body, protocol, call, snapshot)
+        self._record(asked.decision, scratch, GuardrailEventHooks.logging_only)
+        reply = kwargs.get("async_complete_streaming_response") or kwargs.get("complete_streaming_response") or result
+        spoken = protocol_of_reply(reply)
+        if spoken is not None:
+            said = self._gatekeeper.judge_reply(to_json(reply), spoken, call, snapshot)
+            self._record(said.decision, scratch, GuardrailEventHooks.logging_only)
+        logged = kwargs.get("standard_logging_object")
+        if not isinstance(logged, dict):
+            return kwargs, result
+        found = scratch["metadata"].get("standard_logging_guardrail_information", [])
+        told = {**logged, "guardrail_information": [*(logged.get("guardrail_information") or ()), *found]}
+        return {**kwargs, "standard_logging_object": told}, result
+
+    async def apply_guardrail(
+        self,
+        inputs: Any,  # noqa: ANN401 - LiteLLM's GenericGuardrailAPIInputs
+        request_data: dict[str, Any],
+        input_type: str,
+        logging_obj: Any = None,  # noqa: ANN401, ARG002 - LiteLLM's signature
+    ) -> Any:  # noqa: ANN401 - LiteLLM's GenericGuardrailAPIInputs
+        """Judge extracted texts, for the proxy's `/guardrails/apply_guardrail`; traffic takes the other hooks.
+
+        Raises:
+            GuardrailRaisedException: They are refused.
+        """
+        names = {"texts": "texts", "messages": "structured_messages", "tools": "tools", "tool_calls": "tool_calls"}
+        taken = Inputs(**{ours: inputs.get(theirs) for ours, theirs in names.items()})
+        judge = judge_request if input_type == "request" else judge_reply
+        judged = await asyncio.to_thread(judge, self._gatekeeper, taken, self._call(request_data, "apply_guardrail"))
+        hook = GuardrailEventHooks.pre_call if input_type == "request" else GuardrailEventHooks.post_call
+        self._record(judged.outcome.decision, request_data, hook)
+        self._check(judged.outcome)
+        made = {theirs: getattr(judged.inputs, ours) for ours, theirs in names.items()}
+        return {**inputs, **{name: value for name, value in made.items() if value is not None}}
+
+    def _call(self, data: Mapping[str, Any], call_type: object) -> Call:
+        call_id = data.get("litellm_call_id")
+        return Call(f"litellm:{getattr(call_type, 'value', call_type)}", call_id if isinstance(call_id, str) else None)
+
+    def _begin(self, data: Mapping[str, Any], snapshot: Snapshot) -> None:
+        log = data.get("litellm_logging_obj")
+        if log is not None:
+            self._begun[log] = snapshot
+
+    def _begun_with(self, data: Mapping[str, Any]) -> Snapshot | None:
+        log = data.get("litellm_logging_obj")
+        return None if log is None else self._begun.get(log)
+
+    def _check(self, outcome: Outcome) -> None:
+        if outcome.refusal is not None:
+            raise self._error(outcome.refusal)
+
+    def _error(self, refusal: Refusal) -> GuardrailRaisedException:
+        match refusal.blame:
+            case Blame.POLICY | Blame.SHAPE:
+                judged = True
+            case Blame.FAILURE:
+                judged = False
+            case _:
+                assert_never(refusal.blame)
+        return GuardrailRaisedException(
+            guardrail_name=self.guardrail_name,
+            message=refusal.message,
+            should_wrap_with_default_message=False,
+            status_code=400 if judged else 500,
+            blocked_content=judged,
+        )
+
+    def _record(self, decision: Decision, data: dict[str, Any], hook: GuardrailEventHooks) -> None:
+        rules: dict[str, int] = {}
+        for violation in decision.violations:
+            rules[violation.rule] = rules.get(violation.rule, 0) + violation.count
+        told = {"action": decision.action.value, "changed": decision.changed, "findings": decision.count}
+        if decision.refusal is not None:
+            told["rule"] = decision.refusal.rule
+        details = [{"rule": v.rule, "path": v.path, "action": v.action.value} for v in decision.violations[:_SHOWN]]
+        self.add_standard_logging_guardrail_information_to_request_data(
+            guardrail_json_response=told,
+            request_data=data,
+            guardrail_status=_status_of(decision),
+            start_time=decision.started,
+            end_time=decision.started + decision.seconds,
+            duration=decision.seconds,
+            masked_entity_count=rules,
+            guardrail_provider=_PROVIDER,
+            event_type=hook,
+            tracing_detail={
+                "guardrail_id": decision.id,
+                "policy_template": decision.snapshot.guard.policy.name,
+                "detection_method": "control-tokens",
+                "match_details": details,
+                "patterns_checked": len(decision.snapshot.guard.ruleset.forms),
+                "guardrail_action": decision.action.value,
+            },
+        )
+
+    def _record_refused(
+        self, refusal: Refusal, data: dict[str, Any], started: float, hook: GuardrailEventHooks
+    ) -> None:
+        self.add_standard_logging_guardrail_information_to_request_data(
+            guardrail_json_response={"action": "block", "changed": False, "findings": 0, "rule": refusal.rule},
+            request_data=data,
+            guardrail_status="guardrail_intervened",
+            start_time=started,
+            end_time=started,
+            duration=0.0,
+            guardrail_provider=_PROVIDER,
+            event_type=hook,
+        )
+
+
+def _status_of(decision: Decision) -> Any:  # noqa: ANN401 - one of LiteLLM's words
+    if decision.refusal is not None:
+        is_failure = decision.refusal.blame is Blame.FAILURE
+        return "guardrail_failed_to_respond" if is_failure else "guardrail_intervened"
+    if decision.changed:
+        return "guardrail_intervened"
+    return "guardrail_flagged" if decision.count else "success"
