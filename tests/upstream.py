@@ -162,7 +162,10 @@ class StandIn:
         begun = made | {"status": "in_progress", "output": []}
         told: list[tuple[str, dict[str, Any]]] = [
             ("response.created", {"response": begun}),
-            ("response.output_item.added", {"output_index": 0, "item": item | {"content": [], "status": "in_progress"}}),
+            (
+                "response.output_item.added",
+                {"output_index": 0, "item": item | {"content": [], "status": "in_progress"}},
+            ),
             ("response.content_part.added", place | {"part": part | {"text": ""}}),
             *(("response.output_text.delta", place | {"delta": piece, "logprobs": []}) for piece in pieces(self.reply)),
             ("response.output_text.done", place | {"text": self.reply, "logprobs": []}),
@@ -210,7 +213,9 @@ class StandIn:
         return self._stream(request, [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in told])
 
     async def _models(self, _request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "us"}]})
+        return JSONResponse(
+            {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "us"}]}
+        )
 
     async def _echo(self, request: Request) -> Response:
         return Response(await request.body(), headers={"x-kept": "yes", "connection": "x-secret", "x-secret": "hop"})

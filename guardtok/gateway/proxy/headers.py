@@ -35,10 +35,7 @@ def end_to_end(headers: Iterable[Header]) -> list[Header]:
     """Return the headers that are not of one connection, those that `Connection` names left out too."""
     headers = list(headers)
     named = {
-        word.strip().lower()
-        for name, value in headers
-        if name.lower() == b"connection"
-        for word in value.split(b",")
+        word.strip().lower() for name, value in headers if name.lower() == b"connection" for word in value.split(b",")
     }
     return [header for header in headers if header[0].lower() not in HOP_BY_HOP | named]
 

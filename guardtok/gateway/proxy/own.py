@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from guardtok.gateway.gatekeeper import Gatekeeper
     from guardtok.gateway.metrics import Metrics
 
+
 def own_routes(gatekeeper: Gatekeeper, metrics: Metrics) -> list[Route]:
     """Return the routes of `/healthz`, `/readyz`, `/v1/policy` and `/metrics`."""
 
@@ -54,4 +55,3 @@ def own_routes(gatekeeper: Gatekeeper, metrics: Metrics) -> list[Route]:
         Route("/v1/policy", policy, methods=["GET"]),
         Route("/metrics", numbers, methods=["GET"]),
     ]
-

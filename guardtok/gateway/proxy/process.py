@@ -42,7 +42,7 @@ class ServeError(GuardtokError, OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class Processes:
     """How the server's processes run.
 
     Attributes:
@@ -78,23 +78,23 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ServeError(f"Cannot listen on {shown}: {error.strerror}. Name another --port or --host.") from None
-    listener.set_inheritable(True)  # noqa: FBT003 - the standard library's signature
+    listener.set_inheritable(True)
     return listener
 
 
-def run(make: Callable[[], Any], listener: socket.socket, running: Running) -> None:
+def run(make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
     """Serve until SIGTERM or SIGINT; requests that have begun may end within the grace.
 
     Args:
         make: Makes the ASGI application in each process; picklable if there are several.
         listener: The bound socket.
-        running: How to run.
+        processes: How to run.
 
     Raises:
         ServeError: The processes do not start.
     """
-    if running.workers == 1:
-        _serve(make, listener, running)
+    if processes.workers == 1:
+        _serve(make, listener, processes)
     else:
         with ExitStack() as stack:
             if METRICS_FOLDER not in os.environ:
@@ -102,10 +102,10 @@ def run(make: Callable[[], Any], listener: socket.socket, running: Running) -> N
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="guardtok-metrics-"))
                 os.environ[METRICS_FOLDER] = folder
                 stack.callback(os.environ.pop, METRICS_FOLDER, None)
-            _Team(make, listener, running).run()
+            _Team(make, listener, processes).run()
 
 
-def _serve(make: Callable[[], Any], listener: socket.socket, running: Running) -> None:
+def _serve(make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
     import uvicorn
 
     configure_structlog()
@@ -122,10 +122,10 @@ def _serve(make: Callable[[], Any], listener: socket.socket, running: Running) -
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=running.limit,
+        limit_concurrency=processes.limit,
         backlog=_BACKLOG,
-        timeout_keep_alive=running.keep_alive,
-        timeout_graceful_shutdown=running.grace,
+        timeout_keep_alive=processes.keep_alive,
+        timeout_graceful_shutdown=processes.grace,
     )
     # uvicorn ends by raising the signal again that ended it. By then all is done: that is a success.
     before = {each: signal.signal(each, _ignore) for each in _ENDINGS}
@@ -140,7 +140,7 @@ def _ignore(_signal: int, _frame: FrameType | None) -> None:
     """Do nothing: a handler, because what is ignored outright stays ignored in children."""
 
 
-def _work(make: Callable[[], Any], listener: socket.socket, running: Running) -> None:
+def _work(make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
     """Serve in a process of a team, and end when its parent is gone, however that ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -150,16 +150,16 @@ def _work(make: Callable[[], Any], listener: socket.socket, running: Running) ->
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=follow, daemon=True).start()
-    _serve(make, listener, running)
+    _serve(make, listener, processes)
 
 
 class _Team:
     """Processes that serve one socket. One that dies is replaced; one that cannot start ends them all."""
 
-    def __init__(self, make: Callable[[], Any], listener: socket.socket, running: Running) -> None:
-        self._running = running
+    def __init__(self, make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
+        self._processes = processes
         context = multiprocessing.get_context("spawn")
-        self._process = partial(context.Process, target=_work, args=(make, listener, running))
+        self._process = partial(context.Process, target=_work, args=(make, listener, processes))
         self._members: dict[SpawnProcess, float] = {}
         self._heard = multiprocessing.get_context("spawn").Pipe(duplex=False)
         self._ending = False
@@ -169,7 +169,7 @@ class _Team:
         before = {each: signal.signal(each, self._end) for each in _ENDINGS}
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._pass_on)
         try:
-            for _ in range(self._running.workers):
+            for _ in range(self._processes.workers):
                 self._start()
             while not self._ending:
                 wait([self._heard[0], *(member.sentinel for member in self._members)])
@@ -207,7 +207,7 @@ class _Team:
     def _end_all(self) -> None:
         for member in self._members:
             member.terminate()
-        until = time.monotonic() + self._running.grace + _LAST_STEPS
+        until = time.monotonic() + self._processes.grace + _LAST_STEPS
         for member in self._members:
             member.join(max(0.0, until - time.monotonic()))
             if member.is_alive():
@@ -220,4 +220,4 @@ def _forget_numbers(pid: int | None) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     if pid is not None:
-        mark_process_dead(pid)
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
