@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -108,11 +109,23 @@ def serve(upstream: str | None, host: str, port: int, workers: int, **options: A
         raise click.UsageError("No policy is named: --policy strict, or a path. A gateway without one is an open door.")
     patience = Patience(*(options.pop(f"{each}_timeout") for each in ("connect", "read", "total", "client")))
     processes = Processes(workers, options.pop("grace"), options.pop("keep_alive"), options.pop("limit_concurrency"))
+    _check_log(options["decision_log"])
     serving = Serving(Settings(**options), None if upstream is None else Upstream.parse(upstream), patience)
     snapshot = serving.settings.load_guard().current
     with bind(host, port) as listener:
         _announce(listener.getsockname(), serving.upstream, snapshot, workers)
         run(partial(make_app, serving), listener, processes)
+
+
+def _check_log(path: str | None) -> None:
+    """Refuse to start without the log that was asked for; later, a log that fails stops no request."""
+    if path is None or path == "-":
+        return
+    try:
+        with Path(path).open("ab"):
+            pass
+    except OSError as error:
+        raise MistakeError(f"The decision log {path!r} cannot be written: {error.strerror}.") from None
 
 
 def _announce(address: tuple[Any, ...], upstream: Upstream | None, snapshot: Snapshot, workers: int) -> None:
