@@ -57,7 +57,9 @@ def until(fact: Any, patience: float = PATIENCE) -> None:  # noqa: ANN401 - any 
 
 
 @contextlib.contextmanager
-def serving(*arguments: str | Path, policy: str | Path = "strict", environ: dict[str, str] | None = None) -> Iterator[Served]:
+def serving(
+    *arguments: str | Path, policy: str | Path = "strict", environ: dict[str, str] | None = None
+) -> Iterator[Served]:
     """Run `guardtok serve` on a free port until the block ends; it is ready when the block begins."""
     command = [sys.executable, "-m", "guardtok", "serve", "--port", "0", "--policy", policy, *arguments]
     process = subprocess.Popen(

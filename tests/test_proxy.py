@@ -204,7 +204,9 @@ def test_an_upstream_that_is_away_is_a_502_to_be_tried_again(path: str, outer: s
     assert outer in answer.json()
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 2", b"garbage\r\n\r\n", b"HTTP/1.1 999 Odd\r\ncontent-length: 0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 2", b"garbage\r\n\r\n", b"HTTP/1.1 999 Odd\r\ncontent-length: 0\r\n\r\n"]
+)
 def test_an_upstream_that_gives_no_answer_is_a_502_not_to_be_tried_again(said: bytes) -> None:
     """It may have done the work."""
     with answering(said) as url, proxied(url) as client:
@@ -305,9 +307,10 @@ def test_a_slow_client_holds_the_upstream_back_and_is_given_up(behind: tuple[Sta
 
 def test_half_a_body_is_a_408(behind: tuple[StandIn, str]) -> None:
     """Who announces a body and does not send it is not waited for."""
-    with proxied(behind[1], client=0.3) as client, socket.create_connection(
-        (client.base_url.host, client.base_url.port)
-    ) as raw:
+    with (
+        proxied(behind[1], client=0.3) as client,
+        socket.create_connection((client.base_url.host, client.base_url.port)) as raw,
+    ):
         raw.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
         answer = b"".join(iter(lambda: raw.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 408")
@@ -331,7 +334,20 @@ def test_an_upstream_is_a_url_of_a_server(url: str, made: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "localhost:8000", "ftp://x", "http://", "http://u:p@x", "http://x/v1", "http://x?a=b", "http://x#y", "http://x:99999", "http://[x", "http://é", "http://x\n"],
+    [
+        "",
+        "localhost:8000",
+        "ftp://x",
+        "http://",
+        "http://u:p@x",
+        "http://x/v1",
+        "http://x?a=b",
+        "http://x#y",
+        "http://x:99999",
+        "http://[x",
+        "http://é",
+        "http://x\n",
+    ],
 )
 def test_what_is_no_upstream_is_refused_with_a_mend(url: str) -> None:
     """Credentials are not repeated."""

@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import socket
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +59,7 @@ def say(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def test_openais_client_is_served_in_every_protocol(
-    openai_client: openai.OpenAI, behind: tuple[StandIn, str]
-) -> None:
+def test_openais_client_is_served_in_every_protocol(openai_client: openai.OpenAI, behind: tuple[StandIn, str]) -> None:
     """Whole and streamed, as if there were no gateway."""
     client: Any = openai_client
     reply = behind[0].reply
