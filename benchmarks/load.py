@@ -144,8 +144,8 @@ def make_bare(url: str) -> Any:  # noqa: ANN401 - an ASGI application
 
 
 @contextlib.contextmanager
-def process(role: str, *arguments: object) -> Iterator[int]:
-    """Run a role of this module in a process of its own; yields its port."""
+def process(role: str, *arguments: object) -> Iterator[tuple[int, int]]:
+    """Run a role of this module in a process of its own; yields its port and its id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -153,7 +153,7 @@ def process(role: str, *arguments: object) -> Iterator[int]:
     running = subprocess.Popen(command)
     try:
         wait_for_port(port)
-        yield port
+        yield port, running.pid
     finally:
         running.terminate()
         running.wait(20)
