@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from guardtok.beginnings import Beginnings
     from guardtok.breaking import Breaker
     from guardtok.examine import Examiner
+    from guardtok.requests.reply_stream import ReplyStream
     from guardtok.requests.request import Rewriter, SanitizedRequest
     from guardtok.ruleset import Ruleset
     from guardtok.violation import Verdict
@@ -52,8 +53,32 @@ class GuardedBodies:
         return self._rewriter.check(body, label_request(protocol), request_id)
 
     def sanitize_reply(self, body: object, *, protocol: str, request_id: str | None = None) -> SanitizedRequest:
-        """Sanitize a whole answer of a model, as `sanitize_chat` does a request, and with the same errors."""
-        raise NotImplementedError
+        """Sanitize a whole answer of a model, as `sanitize_chat` does a request, and with the same errors.
+
+        Log probabilities beside a text that is changed are left out: they would spell it as it was.
+        """
+        from guardtok.requests.probabilities import drop_probabilities
+        from guardtok.requests.replies import label_reply
+
+        made = self._rewriter.sanitize(body, label_reply(protocol), protocol, request_id)
+        if made.changed:
+            drop_probabilities(body, made.body)
+        return made
+
+    def reply_stream(self, *, protocol: str, request_id: str | None = None) -> ReplyStream:
+        """Begin an answer that comes in server-sent events and goes on in them, sanitized as it would be whole.
+
+        Args:
+            protocol: One of `guardtok.requests.PROTOCOLS`.
+            request_id: Copied into the violations.
+
+        Raises:
+            RequestError: No such protocol.
+        """
+        from guardtok.requests.replies import find_dialect
+        from guardtok.requests.reply_stream import ReplyStream
+
+        return ReplyStream(self._rewriter, find_dialect(protocol), protocol, request_id)
 
     @property
     def _rewriter(self) -> Rewriter:

@@ -70,7 +70,7 @@ HOSTILE = {
 class StubGuard:
     """Blocks `FORBIDDEN`, writes `mark` for `raw`, and fails where it is told to."""
 
-    policy = SimpleNamespace(name="stub", digest="0" * 64, mode=Mode.ENFORCE, place="stub")
+    policy = SimpleNamespace(name="stub", digest="0" * 64, mode=Mode.ENFORCE, place="stub", sources={})
     tokenizer = None
 
     def sanitize_chat(self, body: object, *, protocol: str, request_id: str | None = None) -> Any:  # noqa: ANN401

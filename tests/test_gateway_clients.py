@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import importlib
+import inspect
 import json
 import socket
 import threading
@@ -23,7 +25,10 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from guardtok import Guard, Policy
 from guardtok.gateway import GuardtokMiddleware
+from guardtok.gateway.gatekeeper import Gatekeeper
+from guardtok.gateway.live import LiveGuard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -85,15 +90,19 @@ async def messages(request: Request) -> Response:
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
-def starlette_app(told: Told) -> Any:  # noqa: ANN401
-    """Return the application in Starlette, its middleware added as Starlette has it."""
+def starlette_routes(*middleware: Middleware) -> Starlette:
+    """Return a model server in Starlette."""
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/responses", responses, methods=["POST"]),
         Route("/v1/messages", messages, methods=["POST"]),
     ]
-    guard = Middleware(GuardtokMiddleware, gatekeeper=make_gatekeeper(told), max_body=100_000)
-    return Starlette(routes=routes, middleware=[guard])
+    return Starlette(routes=routes, middleware=middleware)
+
+
+def starlette_app(told: Told) -> Any:  # noqa: ANN401
+    """Return the application in Starlette, its middleware added as Starlette has it."""
+    return starlette_routes(Middleware(GuardtokMiddleware, gatekeeper=make_gatekeeper(told), max_body=100_000))
 
 
 def fastapi_app(told: Told) -> Any:  # noqa: ANN401
@@ -154,6 +163,17 @@ def served(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def ruled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Return a server whose policy refuses forms in what the model writes, and nothing that is sent to it."""
+    path = tmp_path_factory.mktemp("policy") / "replies.yaml"
+    path.write_text("guardtok: 1\nname: x\nsources:\n  assistant: {default: block}\n  '*': {default: allow}\n")
+    told = Told()
+    keeper = Gatekeeper(LiveGuard(Guard(Policy.load(path), sinks=())), [told])
+    with serving(Server(GuardtokMiddleware(starlette_routes(), gatekeeper=keeper), told)) as server:
+        yield server
+
+
 def said(content: str) -> Any:  # noqa: ANN401
     """Return a conversation of one message."""
     return [{"role": "user", "content": content}]
@@ -199,6 +219,23 @@ def test_openai_sees_a_bad_request(served: Server, call: Any, kind: str) -> None
     assert error.request_id == decision.call.request_id
     assert error.response.headers["x-guardtok-decision-id"] == decision.id
     assert decision.call.requested_by == "127.0.0.1"
+
+
+def test_a_server_may_load_the_middleware_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the lines with which vLLM loads one, and nothing but the environment to go by."""
+    monkeypatch.setenv("GUARDTOK_POLICY", "strict")
+    monkeypatch.setenv("GUARDTOK_TOKENIZER", "guardtok")
+    app = FastAPI()
+    app.add_api_route("/v1/chat/completions", _for_fastapi(chat), methods=["POST"], response_model=None)
+    module, name = ["guardtok.gateway", "GuardtokMiddleware"]
+    imported = getattr(importlib.import_module(module), name)
+    assert inspect.isclass(imported)
+    app.add_middleware(imported)
+    with serving(Server(app, Told())) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="k") as client:
+        answer = client.chat.completions.create(model="m", messages=said("hi"))
+        assert answer.choices[0].message.content == "hi"
+        error = openai_raises(server, lambda: CALLS["chat stream"](client))
+        assert error.param == "messages[0].content"
 
 
 def test_a_null_is_a_null(served: Server) -> None:
@@ -285,3 +322,48 @@ def test_what_is_let_through_is_answered_as_ever(served: Server) -> None:
         assert reply.content[0].text == "mark é"  # type: ignore[union-attr]
         with client.messages.stream(model="m", max_tokens=9, messages=said("raw é")) as events:
             assert "".join(events.text_stream) == "mark é"
+
+
+def test_a_whole_reply_that_is_refused_is_a_bad_request(ruled: Server) -> None:
+    """The clients see their own typed errors, once."""
+    before = ruled.requests
+    with openai.OpenAI(base_url=f"{ruled.url}/v1", api_key="k") as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.chat.completions.create(model="m", messages=said(FORBIDDEN))
+        assert caught.value.param == "choices[0].message.content"
+        assert client.chat.completions.create(model="m", messages=said("hi")).choices[0].message.content == "hi"
+    with anthropic.Anthropic(base_url=ruled.url, api_key="k") as client, pytest.raises(anthropic.BadRequestError):
+        client.messages.create(model="m", max_tokens=9, messages=said(FORBIDDEN))
+    assert ruled.requests == before + 3
+
+
+def test_a_stream_that_is_refused_raises_in_the_middle(ruled: Server) -> None:
+    """What was harmless has come, the form has not, and the client raises its own error."""
+    got: list[str] = []
+    with openai.OpenAI(base_url=f"{ruled.url}/v1", api_key="k") as client:
+        stream = client.chat.completions.create(model="m", messages=said(f"good {FORBIDDEN} bad"), stream=True)
+        with pytest.raises(openai.APIError) as caught:
+            got.extend(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert ("".join(got), caught.value.code) == ("good ", "policy_violation")
+    got.clear()
+    asked: Any = {"model": "m", "max_tokens": 9, "messages": said(f"good {FORBIDDEN} bad")}
+    with (
+        anthropic.Anthropic(base_url=ruled.url, api_key="k") as client,
+        pytest.raises(anthropic.APIStatusError) as stopped,
+        client.messages.stream(**asked) as events,
+    ):
+        got.extend(events.text_stream)
+    body: Any = stopped.value.body
+    assert ("".join(got), body["error"]["type"]) == ("good ", "invalid_request_error")
+
+
+def test_a_stream_that_is_not_refused_comes_whole(ruled: Server) -> None:
+    """Through the gate as without it."""
+    with openai.OpenAI(base_url=f"{ruled.url}/v1", api_key="k") as client:
+        stream = client.chat.completions.create(model="m", messages=said("a <b> é"), stream=True)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "a <b> é"
+    with (
+        anthropic.Anthropic(base_url=ruled.url, api_key="k") as client,
+        client.messages.stream(model="m", max_tokens=9, messages=said("a <b> é")) as events,
+    ):
+        assert "".join(events.text_stream) == "a <b> é"

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import doctest
 import gzip
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import pytest
@@ -163,3 +165,12 @@ def test_without_fastapi_it_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install fastapi" in done.stdout
+
+
+def test_every_example_of_the_how_to_gives_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page runs as it is printed."""
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parent.parent / "docs" / "gateway-fastapi.md"
+    result = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert result.attempted > 15
+    assert result.failed == 0

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import assert_never
 
 from guardtok.gateway.bodies import BAD_ENCODING, TOO_LARGE
-from guardtok.gateway.decision import Blame
+from guardtok.gateway.decision import Blame, Stage
 
 if TYPE_CHECKING:
-    from guardtok.gateway.decision import Refusal
+    from guardtok.gateway.decision import Decision, Refusal
 
 _STATUSES = {TOO_LARGE: 413, BAD_ENCODING: 415}
+_FAILED = 500
 # A path can hold keys of the body's, of any length.
 _SHOWN = 200
 
@@ -37,15 +38,16 @@ class Answer:
     body: bytes
 
 
-def refuse(
+def refuse(  # noqa: PLR0913 - each is one fact of the answer
     refusal: Refusal,
     protocol: str,
     request_id: str | None = None,
     *,
     decision_id: str | None = None,
     flat: bool = False,
+    stage: Stage = Stage.REQUEST,
 ) -> Answer:
-    """Return the answer to a refused request.
+    """Return the answer to a refused request, or in place of a refused reply.
 
     Args:
         refusal: Why.
@@ -53,8 +55,10 @@ def refuse(
         request_id: Given back in the header that the protocol's clients read.
         decision_id: The decision's id, for `x-guardtok-decision-id`.
         flat: Whether errors in OpenAI's form lie flat, as SGLang's do, and not under `error`.
+        stage: What was refused.
     """
-    body = json.dumps(_error(refusal, protocol, request_id, flat=flat), separators=(",", ":")).encode()
+    status = status_of(refusal, stage)
+    body = json.dumps(_error(refusal, status, protocol, request_id, flat=flat), separators=(",", ":")).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
@@ -65,14 +69,32 @@ def refuse(
     if request_id is not None:
         name = b"request-id" if _is_anthropic(protocol) else b"x-request-id"
         headers.append((name, request_id.encode("latin-1")))
-    return Answer(status_of(refusal), tuple(headers), body)
+    return Answer(status, tuple(headers), body)
 
 
-def status_of(refusal: Refusal) -> int:
-    """Return the HTTP status of a refusal: 400, 413 for its size, 415 for its encoding, 500 where guardtok failed."""
+def reject(decision: Decision, protocol: str, *, flat: bool = False) -> Answer:
+    """Return the answer to what a decision refuses.
+
+    Raises:
+        ValueError: It refuses nothing.
+    """
+    if decision.refusal is None:
+        raise ValueError("A decision that refuses nothing is no answer.")
+    call, stage = decision.call, decision.stage
+    return refuse(decision.refusal, protocol, call.request_id, decision_id=decision.id, flat=flat, stage=stage)
+
+
+def status_of(refusal: Refusal, stage: Stage = Stage.REQUEST) -> int:
+    """Return the HTTP status of a refusal.
+
+    400, or 413 for a request's size and 415 for its encoding; 502 for a reply that cannot be judged; 500 where guardtok
+    failed.
+    """
     match refusal.blame:
-        case Blame.POLICY | Blame.SHAPE:
-            return _STATUSES.get(refusal.rule, 400)
+        case Blame.POLICY:
+            return 400
+        case Blame.SHAPE:
+            return 502 if stage is Stage.REPLY else _STATUSES.get(refusal.rule, 400)
         case Blame.FAILURE:
             return 500
         case _:
@@ -80,8 +102,8 @@ def status_of(refusal: Refusal) -> int:
 
 
 def break_off(refusal: Refusal, protocol: str, request_id: str | None = None) -> bytes:
-    """Return the server-sent events that end a stream whose rest is refused."""
-    error = _error(refusal, protocol, request_id, flat=False)
+    """Return the server-sent events that end a streamed reply whose rest is refused."""
+    error = _error(refusal, status_of(refusal, Stage.REPLY), protocol, request_id, flat=False)
     if protocol == "openai.responses":
         inner = error["error"]
         event = {key: inner[key] for key in ("code", "message", "param")}
@@ -110,16 +132,16 @@ def code_of(refusal: Refusal) -> str:
             assert_never(refusal.blame)
 
 
-def _error(refusal: Refusal, protocol: str, request_id: str | None, *, flat: bool) -> dict[str, Any]:
-    message, status = explain(refusal), status_of(refusal)
+def _error(refusal: Refusal, status: int, protocol: str, request_id: str | None, *, flat: bool) -> dict[str, Any]:
+    message = explain(refusal)
     if protocol == "ollama":
         return {"error": message}
     if _is_anthropic(protocol):
-        kind = {413: "request_too_large", 500: "api_error"}.get(status, "invalid_request_error")
+        kind = {413: "request_too_large", 500: "api_error", 502: "api_error"}.get(status, "invalid_request_error")
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
     error = {
         "message": message,
-        "type": "server_error" if refusal.blame is Blame.FAILURE else "invalid_request_error",
+        "type": "server_error" if status >= _FAILED else "invalid_request_error",
         "param": refusal.path.removeprefix("$.")[:_SHOWN] if refusal.path not in {"", "$"} else None,
         "code": code_of(refusal),
     }

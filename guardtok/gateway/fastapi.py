@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from guardtok.errors import MissingExtraError, RequestError
 from guardtok.gateway import answers, bodies
 from guardtok.gateway.decision import Call
-from guardtok.gateway.middleware import LARGE, request_id_of
+from guardtok.gateway.middleware import request_id_of
+from guardtok.gateway.reply import LARGE
 
 try:
     from fastapi import HTTPException, Request

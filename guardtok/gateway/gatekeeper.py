@@ -7,14 +7,16 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from guardtok.errors import GuardtokError, RefusedError, RequestError, is_failure
-from guardtok.gateway.decision import Blame, Decision, Refusal, Stage, tell
-from guardtok.violation import Action, visible
+from guardtok.errors import RefusedError, RequestError, is_failure
+from guardtok.gateway.decision import Decision, Stage, tell
+from guardtok.gateway.refusing import refuse
+from guardtok.gateway.reply_gate import ReplyGate
+from guardtok.violation import Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from guardtok.gateway.decision import Call, Observer
+    from guardtok.gateway.decision import Call, Observer, Refusal
     from guardtok.gateway.live import LiveGuard, Snapshot
     from guardtok.violation import Violation
 
@@ -84,6 +86,14 @@ class Gatekeeper:
 
         return self._judge(judge, body, Stage.REPLY, protocol, call, snapshot)
 
+    def open_reply(self, protocol: str, call: Call, snapshot: Snapshot | None = None) -> ReplyGate:
+        """Begin a reply that comes in server-sent events.
+
+        Raises:
+            RequestError: No such protocol.
+        """
+        return ReplyGate(snapshot or self.current, protocol, call, self._observers)
+
     def judge_text(self, text: str, source: str, call: Call, snapshot: Snapshot | None = None) -> Outcome:
         """Decide about a bare text. Never raises because of what it holds."""
         snapshot = snapshot or self.current
@@ -95,13 +105,20 @@ class Gatekeeper:
 
         return self._judge(judge, text, Stage.TEXT, source, call, snapshot)
 
-    def turn_away(self, error: RequestError, protocol: str, call: Call, snapshot: Snapshot | None = None) -> Outcome:
-        """Decide about a request whose body never came to be judged: too large, no JSON, on no known route."""
+    def turn_away(
+        self,
+        error: RequestError,
+        protocol: str,
+        call: Call,
+        snapshot: Snapshot | None = None,
+        stage: Stage = Stage.REQUEST,
+    ) -> Outcome:
+        """Decide about a body that never came to be judged: too large, no JSON, on no known route."""
 
         def judge() -> _Judged:
             raise error
 
-        return self._judge(judge, None, Stage.REQUEST, protocol, call, snapshot or self.current)
+        return self._judge(judge, None, stage, protocol, call, snapshot or self.current)
 
     def _judge(  # noqa: PLR0913, PLR0917 - one for each part of a decision
         self,
@@ -120,7 +137,7 @@ class Gatekeeper:
             if not is_failure(error):
                 raise
             found = error.violations if isinstance(error, RefusedError) else ()
-            refusal = _refuse(error)
+            refusal = refuse(error)
             judged = _Judged(None, changed=False, action=Action.BLOCK, violations=found, count=len(found))
         decision = Decision(
             str(uuid.uuid4()),
@@ -139,23 +156,3 @@ class Gatekeeper:
         )
         tell(decision, self._observers)
         return Outcome(decision, judged.body)
-
-
-def _refuse(error: BaseException) -> Refusal:
-    """Return why an error refuses a body. Only messages that are known to quote nothing are passed on."""
-    if isinstance(error, RefusedError):
-        blocked = next((v for v in error.violations if v.action is Action.BLOCK), None)
-        if blocked is None:
-            return Refusal(Blame.POLICY, "policy", "", "The policy refuses this text.")
-        message = (
-            f"A control token of the model stands at {blocked.place()}, where the policy {blocked.policy!r} blocks it "
-            f"(rule {blocked.rule}). Remove it, or have the policy escape it."
-        )
-        return Refusal(Blame.POLICY, blocked.rule, blocked.path, message)
-    if isinstance(error, RequestError):
-        return Refusal(Blame.SHAPE, error.rule, error.path, str(error))
-    rule = getattr(error, "rule", None)
-    if isinstance(error, GuardtokError) and isinstance(rule, str):
-        return Refusal(Blame.POLICY, rule, "", str(error))
-    kind = visible(type(error).__name__)
-    return Refusal(Blame.FAILURE, "failure", "", f"The guard failed ({kind}); nothing was let through.")

@@ -113,7 +113,7 @@ class LiveGuard:
         engine: str = "tiktoken",
         sinks: Iterable[Sink] = (to_structlog,),
         digest_key: bytes | None = None,
-        bundle_key: str | os.PathLike[str] | None = None,
+        bundle_key: bytes | None = None,
         min_revision: int = 0,
         told: Iterable[Callable[[Reload], object]] = (),
     ) -> LiveGuard:
@@ -127,8 +127,8 @@ class LiveGuard:
             engine: As `Guard.load` takes it.
             sinks: Where violations go.
             digest_key: Key of the digests in violations; by default a random one.
-            bundle_key: The PEM file of the public key that the policy must be signed with; it is read once. With one,
-                nothing but a bundle that it signed is ever loaded.
+            bundle_key: The public key, as PEM, that the policy must be signed with. With one, nothing but a bundle that
+                it signed is ever loaded.
             min_revision: The lowest revision of a bundle that is taken; never one below that in force.
             told: Each is called with a `Reload` after each one.
 

@@ -152,8 +152,7 @@ class LogWriter:
         """Take the next batch, unless one is still to be written. Return whether there is one."""
         with self._state:
             if not self._batch:
-                if not self._lines or self._size < self._buffer:
-                    self._tell_lost()
+                self._tell_lost()
                 size = 0
                 lines: list[bytes] = []
                 while self._lines and (not lines or size + len(self._lines[0]) <= _BATCH):

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from guardtok.errors import GuardtokError, RequestError
 from guardtok.gateway import answers, bodies, routes
 from guardtok.gateway.decision import Call, Decision
+from guardtok.gateway.reply import LARGE, Errand, Reply, ask_plainly
 from guardtok.gateway.running import Running
 from guardtok.gateway.settings import Settings
+from guardtok.requests.replies import are_ruled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     Receive: TypeAlias = Callable[[], Awaitable[Message]]
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
     App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-LARGE = 64 * 1024
-"""Bytes from which a body is judged in a thread, so that it does not hold up every other request."""
 
 _PATIENCE = 2.0
 """Seconds for which the rest of a refused body is thrown away."""
@@ -141,7 +140,16 @@ class GuardtokMiddleware:
             return
         kept = [(name, value) for name, value in headers if name.lower() not in _REPLACED]
         guarded = {**scope, "headers": [*kept, (b"content-length", b"%d" % len(admitted.body))]}
-        await self._app(guarded, _replay(admitted.body, receive), send)
+        replay = _replay(admitted.body, receive)
+        if not (route.generates and are_ruled(snapshot.guard.policy)):
+            await self._app(guarded, replay, send)
+            return
+        errand = Errand(route, admitted.protocol, call, snapshot)
+        reply = Reply(self._running.gatekeeper, send, errand, self._settings)
+        try:
+            await self._app(ask_plainly(guarded), replay, reply.send)
+        finally:
+            reply.close()
 
     async def _admit(
         self, headers: Headers, receive: Receive, route: Route, call: Call, snapshot: Snapshot
@@ -166,18 +174,9 @@ class GuardtokMiddleware:
         return outcome.decision if outcome.refusal else _Admitted(bodies.dump(outcome.body), protocol)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, route: Route, decision: Decision) -> None:
-        refusal = decision.refusal
-        if refusal is None:
-            raise RuntimeError("A decision that refuses nothing is no answer.")
-        answer = answers.refuse(
-            refusal,
-            route.speaks,
-            decision.call.request_id,
-            decision_id=decision.id,
-            flat=self._settings.flat_errors,
-        )
-        headers = list(answer.headers)
-        is_unread = refusal.rule in _UNREAD
+        answer = answers.reject(decision, route.speaks, flat=self._settings.flat_errors)
+        headers = [*answer.headers]
+        is_unread = decision.refusal is not None and decision.refusal.rule in _UNREAD
         if is_unread and scope.get("http_version", "1.1").startswith("1"):
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

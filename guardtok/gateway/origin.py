@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardtok.bundles import load_bundle, read_key
+from guardtok.bundles import load_bundle
 from guardtok.errors import BundleError
 from guardtok.policy.files import locate
 from guardtok.policy.load import load_policy
@@ -42,12 +42,12 @@ class Origin:
     key: bytes | None
 
     @classmethod
-    def of(cls, policy: str | os.PathLike[str], key: str | os.PathLike[str] | None) -> Origin:
+    def of(cls, policy: str | os.PathLike[str], key: bytes | None) -> Origin:
         """Return the origin of a policy, by name or by path.
 
         Raises:
             PolicyError: No policy of that name is shipped.
-            BundleError: A bundle without a key, or a key that cannot be read.
+            BundleError: A bundle without a key.
         """
         bundled = str(policy).endswith(SUFFIXES)
         if bundled and key is None:
@@ -55,7 +55,7 @@ class Origin:
             raise BundleError(f"{fact} Configure the public key, or name the bare policy.")
         # A shipped policy's name is the name of a file where a key is asked for: nobody signed that policy.
         path = Path(policy) if bundled or key is not None else locate(policy)
-        return cls(path.absolute(), None if key is None else read_key(key))
+        return cls(path.absolute(), key)
 
     def read(self, min_revision: int) -> tuple[Policy, int | None]:
         """Return the policy, and the revision of its bundle.

@@ -8,7 +8,6 @@ servers of vLLM, SGLang, llama.cpp and Ollama.
 from __future__ import annotations
 
 import posixpath
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -28,6 +27,7 @@ NO_ROUTE = "request.route"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 # A server that decodes a path once more than this is not known.
 _ROUNDS = 4
+_BLANK = "".join(map(chr, range(0x21)))
 
 _CHAT, _COMPLETIONS, _RESPONSES, _MESSAGES = (
     "openai.chat",
@@ -78,6 +78,8 @@ _GENERATES = frozenset(
         *("/generate", "/inference/v1/generate", "/completion", "/infill", "/api/chat", "/api/generate"),
     }
 )
+# Streams of these are written in ways of their own, which no gate reads.
+_NATIVE = frozenset({"/generate", "/inference/v1/generate", "/completion", "/infill", "/api/chat", "/api/generate"})
 # Ids go in and text comes out: no prompt.
 _HARMLESS = frozenset({"/detokenize", "/v1/detokenize"})
 # The fields that hold a prompt where there is no conversation. Beside `messages`, servers differ in which they take.
@@ -99,6 +101,11 @@ class Route:
     protocol: str
     generates: bool
     speaks: str
+
+    @property
+    def is_native(self) -> bool:
+        """Whether a streamed reply is in a server's own form, which cannot be judged as it comes."""
+        return self.path in _NATIVE
 
     @property
     def is_known(self) -> bool:
@@ -166,9 +173,9 @@ def canonicalize(path: str) -> str:
         if decoded == path:
             break
         path = decoded
-    # Parameters of a segment (`;v=1`), back slashes, and white space at the ends are what servers differ in most.
-    path = re.sub(r";[^/]*|[\x00-\x20]+(?=/|$)", "", path.replace("\\", "/"))
-    return posixpath.normpath("/" + path.lstrip("/")).casefold()
+    # Parameters of a segment (`;v=1`), back slashes, and white space at its end are what servers differ in most.
+    segments = [segment.partition(";")[0].rstrip(_BLANK) for segment in path.replace("\\", "/").split("/")]
+    return posixpath.normpath("/" + "/".join(segments).lstrip("/")).casefold()
 
 
 def _below(prefix: str, path: str) -> str | None:

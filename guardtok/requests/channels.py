@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from guardtok.stream import Stream
     from guardtok.violation import Violation
 
+
 class Channel:
     """One text of a reply.
 

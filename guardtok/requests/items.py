@@ -80,8 +80,7 @@ class Items:
         said = event.get("type")
         said = said if isinstance(said, str) else ""
         name, _, stage = said.rpartition(".")
-        holder = event.get("output_index", event.get("item_id"))
-        holder = holder if type(holder) in {int, str} else -1
+        holder = _holder_of(event)
         item = f"$.output[{holder}]"
         part = next((event[key] for key in _INDICES if type(event.get(key)) is int), 0)
         field = "summary" if type(event.get("summary_index")) is int else "content"
@@ -128,8 +127,14 @@ class Items:
         copied = {key: value for key, value in event.items() if key not in {"part", "obfuscation", "logprobs"}}
         name = str(piece.text[1])
         # The type of these events has log probabilities, and clients ask for them.
-        probabilities = {"logprobs": []} if name == "response.output_text" else {}
+        probabilities: dict[str, Any] = {"logprobs": []} if name == "response.output_text" else {}
         return {**copied, "type": f"{name}.delta", "delta": made, **probabilities}
+
+
+def _holder_of(event: dict[str, Any]) -> int | str:
+    """Return what tells an event's item from the others: its index, or where a server leaves that out its id."""
+    said = event.get("output_index", event.get("item_id"))
+    return said if isinstance(said, (int, str)) else -1
 
 
 def _begin(part: dict[str, Any], holder: int | str, index: int, item: str) -> tuple[Piece, ...]:

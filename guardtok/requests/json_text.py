@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from guardtok.requests.paths import Node
     from guardtok.violation import Violation
 
-_TOKEN = re.compile(r'"|[^"\\]+|\\u[0-9a-fA-F]{4}|\\(?:u[0-9a-fA-F]{0,3})?\Z|\\[^u]|\\u', re.DOTALL)
+_STEP = re.compile(r'"|[^"\\]+|\\u[0-9a-fA-F]{4}|\\(?:u[0-9a-fA-F]{0,3})?\Z|\\[^u]|\\u', re.DOTALL)
 """One step through a string: its end, a run of characters, an escape, one that is cut, one that is none."""
 
+_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
 _BETWEEN = re.compile(r"[\s\[\]{},:0-9eE+.\-a-z]*")
 """What stands between the strings of JSON: nothing that anybody would take for a form."""
 
@@ -171,20 +172,20 @@ class JsonText:
         start, ends = position, False
         said: list[str] = []
         while position < len(text) and not ends:
-            found = _TOKEN.match(text, position)
-            token = found.group() if found else text[position]
-            if token == '"':
+            found = _STEP.match(text, position)
+            step = found.group() if found else text[position]
+            if step == '"':
                 ends = True
-            elif token[0] != "\\":
-                said.append(token)
-            elif position + len(token) == len(text) and (token == "\\" or (token[1] == "u" and len(token) < _ESCAPE)):
-                self._cut = token
+            elif step[0] != "\\":
+                said.append(step)
+            elif _CUT.fullmatch(step) and position + len(step) == len(text):
+                self._cut = step
                 break
-            elif len(token) == _ESCAPE:
-                said.append(chr(int(token[2:], 16)))
+            elif len(step) == _ESCAPE:
+                said.append(json.loads(f'"{step}"'))
             else:
-                said.append(_ESCAPES.get(token[1:], token))
-            position += len(token)
+                said.append(_ESCAPES.get(step[1:], step))
+            position += len(step)
         text_said, raw = "".join(said), text[start : position - 1 if ends else position]
         if self._key is not None:
             self._key.append(text_said)

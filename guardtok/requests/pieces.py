@@ -1,5 +1,6 @@
-"""What the four protocols' streamed events say: which strings are fragments of a text, where that text lies in the whole
-reply, which texts an event ends, and how the rest of a text is sent.
+"""What a streamed event says, in any protocol: fragments of texts, ends of texts, and everything else.
+
+A text is known by where it lies in the whole reply. What is left of one when it ends is sent as an event of its own.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def drop_probabilities(before: Any, after: Any) -> bool:  # noqa: ANN401 - any J
         if differs and after.get("logprobs") is not None:
             after["logprobs"] = [] if isinstance(after["logprobs"], list) else None
         return differs
-    if isinstance(before, list) and isinstance(after, list):
+    if isinstance(before, (list, tuple)) and isinstance(after, list):
         changes = [drop_probabilities(each, made) for each, made in zip(before, after, strict=True)]
         return any(changes)
     return bool(before != after)

@@ -70,9 +70,7 @@ _BLOCK = Label(
         "content": _RESULT,
     },
 )
-_ANTHROPIC = Label(
-    "unknown", {**_MARKS, "content": Label("unknown", items=_BLOCK, joined=True)}, shape=Shape.MAPPING
-)
+_ANTHROPIC = Label("unknown", {**_MARKS, "content": Label("unknown", items=_BLOCK, joined=True)}, shape=Shape.MAPPING)
 _ANTHROPIC_EVENT = Label(
     "unknown",
     {

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from guardtok.requests.sse import Event
     from guardtok.violation import Violation
 
-MAX_TEXTS = 10_000
+MAX_TEXTS = 4_096
 """So many texts one reply may have: each costs a stream of its own."""
 
 _DONE = b"[DONE]"
@@ -49,6 +49,10 @@ class ReplyStream:
     What `feed` and `finish` return is, joined, a stream of the same protocol, and each text in it is what
     `Guard.sanitize` makes of the whole text. An event in which nothing was changed or held back goes on byte for byte.
     What was found goes to the guard's sinks once: at the end, when the reply is refused, or when it is closed.
+
+    Attributes:
+        changed: Whether what went on so far differs from what came.
+        passed: After an error, what could go on of the chunk that raised it: the events before the one that did.
     """
 
     def __init__(self, rewriter: Rewriter, dialect: Dialect, protocol: str, request_id: str | None) -> None:
@@ -61,9 +65,12 @@ class ReplyStream:
         self._protocol = protocol
         self._request_id = request_id
         self._reader = EventReader()
+        self.changed = False
+        self.passed = b""
         self._open = True
         self._room = rewriter.ruleset.policy.limits.max_chars
         self._texts: dict[Steps, Channel | JsonText] = {}
+        self._live: dict[Steps, Channel | JsonText] = {}  # those that have not ended
         self._last: dict[Steps, tuple[dict[str, Any], Piece, bool]] = {}  # of open texts, the last event of each
         self._said: dict[tuple[str, str], str] = {}  # by place and text: what went on, where something was found
         self._found: list[Violation] = []  # outside of texts
@@ -77,9 +84,9 @@ class ReplyStream:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """What the policy did not allow so far, at most `limits.max_violations`, each with its place in the whole reply.
+        """What the policy did not allow so far, at most `limits.max_violations`, each with its place.
 
-        They are in the order of the texts, each text's in its own order; then what was found elsewhere.
+        Places are those of the whole reply. First comes what lies in texts, then what was found elsewhere.
         """
         found = [each for text in self._texts.values() if text.count for each in text.violations]
         found += self._found
@@ -96,7 +103,7 @@ class ReplyStream:
         """Take bytes of the reply, cut anywhere, and return what can go on.
 
         Raises:
-            RefusedError: The policy blocks a form that the reply holds. What it said before was returned, or is lost.
+            RefusedError: The policy blocks a form that the reply holds. What it said before is in `passed`.
             RequestError: What came is no event of the protocol, or cannot be guarded.
             LimitError: A text of the reply is longer than `limits.max_chars`.
             SurrogateError: A lone surrogate under `surrogates: refuse`.
@@ -105,11 +112,14 @@ class ReplyStream:
             NotTextError: The chunk is not bytes (a `TypeError`).
         """
         self._check_open()
+        passed: list[bytes] = []
         try:
-            return b"".join(map(self._take, self._reader.feed(chunk)))
+            passed.extend(map(self._take, self._reader.feed(chunk)))
         except BaseException:
+            self.passed = b"".join(passed)
             self.close()
             raise
+        return b"".join(passed)
 
     def finish(self) -> bytes:
         """End the reply, and return what was held back. What was found goes to the sinks.
@@ -123,8 +133,11 @@ class ReplyStream:
         self._check_open()
         try:
             last = self._reader.finish()
-            made = self._take(last) if last is not None and _is_event(last) else b""
-            return made + self._end_texts(((),), {})
+            if last is not None and not _is_event(last):
+                self.changed = True
+                last = None
+            self.passed = self._take(last) if last is not None else b""
+            return self.passed + self._end_texts(((),), {})
         finally:
             self.close()
 
@@ -132,15 +145,18 @@ class ReplyStream:
         """Give up: what was held back is dropped, and what was found goes to the sinks. Closing twice does nothing."""
         if self._open:
             self._open = False
-            for text in self._texts.values():
+            for text in self._live.values():
                 text.close()
+            self._live.clear()
             self._last.clear()
             self._said.clear()
             emit(_sum_up(self._logged), self._sinks)
 
     def _check_open(self) -> None:
         if not self._open:
-            raise StreamClosedError("This reply has ended. Begin a new one for the next: Guard.reply_stream(protocol=…).")
+            raise StreamClosedError(
+                "This reply has ended. Begin a new one for the next: Guard.reply_stream(protocol=…)."
+            )
 
     def _take(self, event: Event) -> bytes:
         """Return what goes on in place of an event."""
@@ -167,6 +183,7 @@ class ReplyStream:
                 self._last[piece.text] = result, piece, named
         if plain and result == body:
             return event.lead + before + event.raw()
+        self.changed = True
         drop_probabilities(body, result)
         return event.lead + before + event.with_data(_write_json(result))
 
@@ -184,7 +201,7 @@ class ReplyStream:
                 )
             text = self._texts.get(piece.text)
             if text is None:
-                text = self._texts[piece.text] = self._begin(piece)
+                text = self._texts[piece.text] = self._live[piece.text] = self._begin(piece)
             if text.ended:
                 if fragment:
                     raise RequestError("reply.shape", text.path, "more of a text comes after the text ended.")
@@ -235,17 +252,18 @@ class ReplyStream:
         """
         events: list[bytes] = []
         here = {piece.text: piece.steps for piece in pieces}
-        ended = [each for each in self._texts if not self._texts[each].ended and any(_begins(each, n) for n in names)]
-        for name in ended:
-            text = self._texts[name]
+        for name in [each for each in self._live if any(_begins(each, beginning) for beginning in names)]:
+            text = self._live.pop(name)
             rest = self._guarded(text, None)
             if text.restated is not None:
                 given, went = text.restated
                 self._said[text.path, given] = went
-            body, piece, named = self._last.pop(name, ({}, None, False))
+            last = self._last.pop(name, None)
             if name in here:
                 made[here[name]] += rest
-            elif rest and piece is not None:
+            elif rest and last is not None:
+                body, piece, named = last
+                self.changed = True
                 event = self._dialect.rest(body, piece, rest)
                 events.append(write_event(str(event.get("type")) if named else None, _write_json(event)))
         return b"".join(events)

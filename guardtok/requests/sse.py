@@ -2,7 +2,7 @@
 
 The threat is two readers: what one takes for an event another takes for a comment. So an event is cut out by the rules
 of the standard (WHATWG HTML, §9.2.6), its bytes are kept line by line, and a changed event differs in its data alone.
-Bytes that end without the blank line which ends an event are an event too: the standard drops them, many clients do not.
+What ends without the blank line that ends an event is an event too: the standard drops it, many clients do not.
 """
 
 from __future__ import annotations
