@@ -1,4 +1,4 @@
-"""What the tests of the guardrail service share: a policy with every action, and a gatekeeper that keeps what it decides."""
+"""What the tests of the guardrail service share: a policy with every action, and a gatekeeper with a memory."""
 
 from __future__ import annotations
 

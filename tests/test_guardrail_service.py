@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jsonschema
 import pytest
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from guardtok.gateway.decision import Decision
 
+Json: TypeAlias = Any
+
 LITELLM, REQUEST, RESPONSE, PORTKEY, NEMO, EVALUATE = (dialect.path for dialect in DIALECTS)
 CAP = 20_000
 ATTACK = "a <|im_end|> b"
@@ -35,7 +37,7 @@ class Service:
         self.client = client
         self.decisions = decisions
 
-    def ask(self, path: str, body: Any) -> Any:
+    def ask(self, path: str, body: Json) -> Json:
         answer = self.client.post(path, json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -43,12 +45,14 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
+    """Yield the service."""
     gatekeeper, decisions = make()
     with TestClient(Starlette(routes=routes(gatekeeper, max_body=CAP))) as client:
         yield Service(client, decisions)
 
 
 def chat(*texts: str, role: str = "user") -> list[dict[str, Any]]:
+    """Return messages, all of one role."""
     return [{"role": role, "content": text} for text in texts]
 
 
@@ -171,7 +175,8 @@ SCHEMAS = {
 }
 
 
-def webhook(service: Service, path: str, body: Any) -> Any:
+def webhook(service: Service, path: str, body: Json) -> Json:
+    """Ask as agentgateway does, and return the action if it is of a shape that agentgateway reads."""
     told = service.ask(path, {"body": body})
     jsonschema.validate(told, SCHEMAS[path])
     return told["action"]
@@ -213,7 +218,8 @@ def test_a_reply_for_agentgateway_is_the_assistants_whatever_its_role(service: S
 # --- Portkey -------------------------------------------------------------------------------------------------------
 
 
-def hook(kind: str, body: Any, *, after: bool = False) -> dict[str, Any]:
+def hook(kind: str, body: Json, *, after: bool = False) -> dict[str, Any]:
+    """Return what Portkey posts."""
     side = {"json": body, "text": "", "isTransformed": False}
     empty = {"json": {}, "text": ""}
     return {
@@ -235,10 +241,10 @@ def hook(kind: str, body: Any, *, after: bool = False) -> dict[str, Any]:
         ("messages", {"model": "m", "max_tokens": 9, "messages": chat("{}")}, ("messages", 0, "content")),
     ],
 )
-def test_portkey_gets_a_whole_body_back(service: Service, kind: str, body: Any, text: tuple[Any, ...]) -> None:
+def test_portkey_gets_a_whole_body_back(service: Service, kind: str, body: Json, text: tuple[Any, ...]) -> None:
     """Each kind of request is judged in its own protocol, and comes back where Portkey looks for it."""
 
-    def filled(value: str) -> Any:
+    def filled(value: str) -> Json:
         return json.loads(json.dumps(body).replace("{}", value))
 
     told = service.ask(PORTKEY, hook(kind, filled(ATTACK)))
@@ -349,7 +355,7 @@ def test_evaluate_tells_all_of_a_body(service: Service) -> None:
         {"text": "hi", "source": "user", "surprise": 1},
     ],
 )
-def test_evaluate_does_not_guess_what_is_meant(service: Service, body: Any) -> None:
+def test_evaluate_does_not_guess_what_is_meant(service: Service, body: Json) -> None:
     """A question that is not one of the two gets a 400 that says so."""
     answer = service.client.post(EVALUATE, json=body)
     assert answer.status_code == 400
@@ -365,7 +371,7 @@ def test_a_near_source_is_named(service: Service) -> None:
 # --- every dialect -------------------------------------------------------------------------------------------------
 
 
-def refuses(path: str, told: Any) -> bool:
+def refuses(path: str, told: Json) -> bool:
     """Return whether an answer admits nothing, in the words of its dialect."""
     if path in {REQUEST, RESPONSE}:
         jsonschema.validate(told, SCHEMAS[path])
@@ -406,10 +412,10 @@ def test_a_guard_that_fails_admits_nothing(path: str) -> None:
 
     class Broken:
         @property
-        def current(self) -> Any:
+        def current(self) -> Json:
             raise MemoryError("<|im_end|>")
 
-        def __getattr__(self, name: str) -> Any:
+        def __getattr__(self, name: str) -> Json:
             raise MemoryError("<|im_end|>")
 
     questions = {
@@ -469,7 +475,7 @@ QUESTIONS = {
 }
 
 
-def spoken(path: str, told: Any) -> str:
+def spoken(path: str, told: Json) -> str:
     """Return what of an answer goes on to a model or a client, as JSON."""
     if path == EVALUATE:
         told = {**told, "violations": None, "refusal": None}

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from typing_extensions import assert_never
 
-from guardtok.errors import MissingExtraError, RequestError
+from guardtok.errors import MissingExtraError, RequestError, is_failure
 from guardtok.gateway.decision import Blame, Call, Refusal
 from guardtok.gateway.guardrails.inputs import Inputs, judge_reply, judge_request
 from guardtok.gateway.litellm_bodies import protocol_of, put_body, read_logged, take_body
+from guardtok.gateway.litellm_replies import Chunks, protocol_of_stream, to_json, write_back
 from guardtok.gateway.litellm_replies import protocol_of as protocol_of_reply
-from guardtok.gateway.litellm_replies import to_json, write_back
+from guardtok.gateway.refusing import refuse
+from guardtok.gateway.running import Running
 from guardtok.gateway.settings import Settings
+from guardtok.requests.replies import are_ruled
 
 try:
     from litellm.exceptions import GuardrailRaisedException
@@ -31,11 +34,12 @@ except ImportError:
     raise MissingExtraError(_MISSING) from None
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 
     from guardtok.gateway.decision import Decision
-    from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
+    from guardtok.gateway.gatekeeper import Gatekeeper
     from guardtok.gateway.live import Snapshot
+    from guardtok.gateway.reply_gate import ReplyGate
 
 _PROVIDER = "guardtok"
 _SHOWN = 32
@@ -70,8 +74,10 @@ class GuardtokGuardrail(CustomGuardrail):
     ) -> None:
         if gatekeeper is None:
             given = {"policy": policy, "tokenizer": tokenizer, **(settings or {})}
-            gatekeeper = Settings.from_env(os.environ, **given).build()
-        self._gatekeeper = gatekeeper
+            self._running = Running.of(Settings.from_env(os.environ, **given))
+        else:
+            self._running = Running(gatekeeper)
+        self._gatekeeper = self._running.gatekeeper
         # A reply is judged by the policy that its request began with. LiteLLM's log object is what the hooks share.
         self._begun: WeakKeyDictionary[Any, Snapshot] = WeakKeyDictionary()
         kwargs.setdefault("guardrail_name", _PROVIDER)
@@ -95,24 +101,25 @@ class GuardtokGuardrail(CustomGuardrail):
         Raises:
             GuardrailRaisedException: The request is refused.
         """
-        protocol = protocol_of(call_type, data)
-        started = time.time()
-        try:
-            body = take_body(data)
-        except RequestError as error:
-            refusal = Refusal(Blame.SHAPE, error.rule, error.path, str(error))
-            self._record_refused(refusal, data, started, GuardrailEventHooks.pre_call)
-            raise self._error(refusal) from None
-        snapshot = self._gatekeeper.current
-        self._begin(data, snapshot)
-        # In a thread, for a body of megabytes would hold up every other request of this process.
-        outcome = await asyncio.to_thread(
-            self._gatekeeper.judge_request, body.fields, protocol, self._call(data, call_type), snapshot
-        )
-        self._record(outcome.decision, data, GuardrailEventHooks.pre_call)
-        self._check(outcome)
-        if outcome.decision.changed:
-            put_body(data, body, outcome.body)
+        protocol, call = protocol_of(call_type, data), self._call(data, call_type)
+        with self._closed():
+            # The policy's files are followed in the proxy's own event loop, which there was none of at the start.
+            self._running.start()
+            snapshot = self._gatekeeper.current
+            self._begin(data, snapshot)
+            try:
+                body = take_body(data)
+            except RequestError as error:
+                turned = self._gatekeeper.turn_away(error, protocol, call, snapshot)
+                self._record(turned.decision, data, GuardrailEventHooks.pre_call)
+                self._check(turned.refusal)
+                raise
+            # In a thread, for a body of megabytes would hold up every other request of this process.
+            outcome = await asyncio.to_thread(self._gatekeeper.judge_request, body.fields, protocol, call, snapshot)
+            self._record(outcome.decision, data, GuardrailEventHooks.pre_call)
+            self._check(outcome.refusal)
+            if outcome.decision.changed:
+                put_body(data, body, outcome.body)
         return data
 
     async def async_post_call_success_hook(
@@ -127,15 +134,51 @@ class GuardtokGuardrail(CustomGuardrail):
             GuardrailRaisedException: The reply is refused.
         """
         protocol = protocol_of_reply(response)
-        if protocol is None:
-            return response  # An embedding, an image, a transcript: nothing that is an assistant's.
-        old = to_json(response)
-        outcome = await asyncio.to_thread(
-            self._gatekeeper.judge_reply, old, protocol, self._call(data, "reply"), self._begun_with(data)
-        )
-        self._record(outcome.decision, data, GuardrailEventHooks.post_call)
-        self._check(outcome)
-        return write_back(response, old, outcome.body) if outcome.decision.changed else response
+        with self._closed():
+            snapshot = self._begun_with(data) or self._gatekeeper.current
+            # An embedding, an image and a transcript are nothing that an assistant says.
+            if protocol is None or not are_ruled(snapshot.guard.policy):
+                return response
+            old, call = to_json(response), self._call(data, _call_type_of(data))
+            outcome = await asyncio.to_thread(self._gatekeeper.judge_reply, old, protocol, call, snapshot)
+            self._record(outcome.decision, data, GuardrailEventHooks.post_call)
+            self._check(outcome.refusal)
+            return write_back(response, old, outcome.body) if outcome.decision.changed else response
+
+    async def async_post_call_streaming_iterator_hook(
+        self,
+        user_api_key_dict: Any,  # noqa: ANN401, ARG002 - LiteLLM's signature
+        response: AsyncIterator[Any],
+        request_data: dict[str, Any],
+    ) -> AsyncGenerator[Any, None]:
+        """Judge a reply as it comes: yield its chunks as they may go on, what could still become a form held back.
+
+        Raises:
+            GuardrailRaisedException: The rest of the reply is refused.
+        """
+        snapshot = self._begun_with(request_data) or self._gatekeeper.current
+        if not are_ruled(snapshot.guard.policy):
+            async for chunk in response:
+                yield chunk
+            return
+        chunks = Chunks(lambda first: self._open(first, request_data, snapshot))
+        try:
+            async for chunk in response:
+                # An error of the upstream's goes on as it is; one in here is a refusal.
+                with self._closed():
+                    made, refusal = chunks.feed(chunk)
+                for one in made:
+                    yield one
+                self._check(refusal)
+            with self._closed():
+                made, refusal = chunks.finish()
+            for one in made:
+                yield one
+            self._check(refusal)
+        finally:
+            decision = chunks.close()
+            if decision is not None:
+                self._record(decision, request_data, GuardrailEventHooks.post_call)
 
     async def async_logging_hook(
         self,
@@ -144,6 +187,7 @@ class GuardtokGuardrail(CustomGuardrail):
         call_type: str,
     ) -> tuple[dict[str, Any], Any]:
         """Judge a call that is over, for the log alone: nothing is refused or changed."""
+        self._running.start()
         return await asyncio.to_thread(self.logging_hook, kwargs, result, call_type)
 
     def logging_hook(
@@ -161,7 +205,7 @@ class GuardtokGuardrail(CustomGuardrail):
         self._record(asked.decision, scratch, GuardrailEventHooks.logging_only)
         reply = kwargs.get("async_complete_streaming_response") or kwargs.get("complete_streaming_response") or result
         spoken = protocol_of_reply(reply)
-        if spoken is not None:
+        if spoken is not None and are_ruled(snapshot.guard.policy):
             said = self._gatekeeper.judge_reply(to_json(reply), spoken, call, snapshot)
             self._record(said.decision, scratch, GuardrailEventHooks.logging_only)
         logged = kwargs.get("standard_logging_object")
@@ -185,17 +229,40 @@ class GuardtokGuardrail(CustomGuardrail):
         """
         names = {"texts": "texts", "messages": "structured_messages", "tools": "tools", "tool_calls": "tool_calls"}
         taken = Inputs(**{ours: inputs.get(theirs) for ours, theirs in names.items()})
+        if input_type != "request" and not are_ruled(self._gatekeeper.current.guard.policy):
+            return inputs
         judge = judge_request if input_type == "request" else judge_reply
-        judged = await asyncio.to_thread(judge, self._gatekeeper, taken, self._call(request_data, "apply_guardrail"))
+        call = self._call(request_data, "apply_guardrail")
+        judged = await asyncio.to_thread(judge, self._gatekeeper, taken, call)
         hook = GuardrailEventHooks.pre_call if input_type == "request" else GuardrailEventHooks.post_call
         self._record(judged.outcome.decision, request_data, hook)
-        self._check(judged.outcome)
+        self._check(judged.outcome.refusal)
         made = {theirs: getattr(judged.inputs, ours) for ours, theirs in names.items()}
         return {**inputs, **{name: value for name, value in made.items() if value is not None}}
+
+    @contextmanager
+    def _closed(self) -> Iterator[None]:
+        """Make a refusal of whatever breaks: LiteLLM would show an error's own text, which can quote."""
+        try:
+            yield
+        except GuardrailRaisedException:
+            raise
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise self._error(refuse(error)) from None
 
     def _call(self, data: Mapping[str, Any], call_type: object) -> Call:
         call_id = data.get("litellm_call_id")
         return Call(f"litellm:{getattr(call_type, 'value', call_type)}", call_id if isinstance(call_id, str) else None)
+
+    def _open(self, chunk: Any, data: Mapping[str, Any], snapshot: Snapshot) -> ReplyGate:  # noqa: ANN401 - any class
+        call_type = _call_type_of(data)
+        protocol = protocol_of_stream(chunk, call_type)
+        if protocol is None:
+            message = "A streamed reply of this kind cannot be judged. Ask for it whole, or guard replies elsewhere."
+            raise self._error(Refusal(Blame.SHAPE, "request.protocol", "", message))
+        return self._gatekeeper.open_reply(protocol, self._call(data, call_type), snapshot)
 
     def _begin(self, data: Mapping[str, Any], snapshot: Snapshot) -> None:
         log = data.get("litellm_logging_obj")
@@ -206,9 +273,9 @@ class GuardtokGuardrail(CustomGuardrail):
         log = data.get("litellm_logging_obj")
         return None if log is None else self._begun.get(log)
 
-    def _check(self, outcome: Outcome) -> None:
-        if outcome.refusal is not None:
-            raise self._error(outcome.refusal)
+    def _check(self, refusal: Refusal | None) -> None:
+        if refusal is not None:
+            raise self._error(refusal)
 
     def _error(self, refusal: Refusal) -> GuardrailRaisedException:
         match refusal.blame:
@@ -254,19 +321,9 @@ class GuardtokGuardrail(CustomGuardrail):
             },
         )
 
-    def _record_refused(
-        self, refusal: Refusal, data: dict[str, Any], started: float, hook: GuardrailEventHooks
-    ) -> None:
-        self.add_standard_logging_guardrail_information_to_request_data(
-            guardrail_json_response={"action": "block", "changed": False, "findings": 0, "rule": refusal.rule},
-            request_data=data,
-            guardrail_status="guardrail_intervened",
-            start_time=started,
-            end_time=started,
-            duration=0.0,
-            guardrail_provider=_PROVIDER,
-            event_type=hook,
-        )
+
+def _call_type_of(data: Mapping[str, Any]) -> object:
+    return getattr(data.get("litellm_logging_obj"), "call_type", "reply")
 
 
 def _status_of(decision: Decision) -> Any:  # noqa: ANN401 - one of LiteLLM's words

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from guardtok.requests.sse import EventReader, write_event
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from guardtok.gateway.decision import Decision, Refusal
+    from guardtok.gateway.reply_gate import ReplyGate
 
 _PROTOCOLS = {
     "ModelResponse": "openai.chat",
@@ -54,3 +60,82 @@ def _write_items(reply: dict[str, Any], old: Mapping[str, Any], new: Mapping[str
     for name in new:
         if new[name] != old[name]:
             reply[name] = write_back(reply[name], old[name], new[name])
+
+
+def protocol_of_stream(chunk: object, call_type: object) -> str | None:
+    """Return the protocol of a streamed reply, by its first chunk; of bytes, by LiteLLM's name of the call."""
+    if isinstance(chunk, (bytes, str)):
+        name = str(getattr(call_type, "value", call_type))
+        return "anthropic.messages" if name.endswith("anthropic_messages") else None
+    kind = getattr(chunk, "type", None)
+    if isinstance(chunk, BaseModel) and str(getattr(kind, "value", kind)).startswith("response."):
+        return "openai.responses"
+    return protocol_of(chunk)
+
+
+class Chunks:
+    """Carries LiteLLM's chunks through a gate for server-sent events, and back into their classes.
+
+    A chunk that comes out as it went in is the same object; one that does not is made anew, of the class of its kind.
+    """
+
+    __slots__ = ("_gate", "_kinds", "_open", "_reader", "_sent")
+
+    def __init__(self, open_gate: Callable[[Any], ReplyGate]) -> None:
+        """Begin a reply; `open_gate` makes the gate when the first chunk shows what it is."""
+        self._open = open_gate
+        self._gate: ReplyGate | None = None
+        self._reader = EventReader()
+        self._kinds: dict[str, type[BaseModel]] = {}
+        self._sent: tuple[bytes, Any] = (b"", None)
+
+    def feed(self, chunk: Any) -> tuple[list[Any], Refusal | None]:  # noqa: ANN401 - a chunk of any class
+        """Return what can go on after a chunk, and why nothing goes on after that, or None."""
+        if self._gate is None:
+            self._gate = self._open(chunk)
+        if isinstance(chunk, (bytes, str)):
+            # Anthropic's events pass through LiteLLM as they are written.
+            passage = self._gate.feed(chunk.encode() if isinstance(chunk, str) else chunk)
+            return [passage.data] if passage.data else [], passage.refusal
+        value = to_json(chunk)
+        data = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        self._sent = data, chunk
+        if isinstance(chunk, BaseModel):
+            self._kinds[_kind_of(value)] = type(chunk)
+        passage = self._gate.feed(write_event(_name_of(value), data))
+        return list(self._rebuild(passage.data)), passage.refusal
+
+    def finish(self) -> tuple[list[Any], Refusal | None]:
+        """Return what was held back to the end, and why nothing more goes on, or None."""
+        if self._gate is None:
+            return [], None
+        passage = self._gate.finish()
+        made = list(self._rebuild(passage.data)) if self._kinds else [passage.data] if passage.data else []
+        return made, passage.refusal
+
+    def close(self) -> Decision | None:
+        """End the reply, whatever became of it, and return what was decided; None if it never began."""
+        if self._gate is None:
+            return None
+        self._gate.close()
+        return self._gate.decision
+
+    def _rebuild(self, made: bytes) -> Iterator[Any]:
+        for event in self._reader.feed(made):
+            data = (event.data or b"").strip()
+            if data == self._sent[0]:
+                yield self._sent[1]
+            elif data:
+                value = json.loads(data)
+                kind = self._kinds.get(_kind_of(value))
+                yield value if kind is None else kind.model_validate(value)
+
+
+def _kind_of(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Return what events of one class say they are: their type in the Responses API, their object elsewhere."""
+    named = value.get("type") or value.get("object") if isinstance(value, dict) else None
+    return named if isinstance(named, str) else ""
+
+
+def _name_of(value: Any) -> str | None:  # noqa: ANN401 - JSON
+    return value["type"] if isinstance(value, dict) and isinstance(value.get("type"), str) else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ class ReplyStream:
         self._live: dict[Steps, Channel | JsonText] = {}  # those that have not ended
         self._last: dict[Steps, tuple[dict[str, Any], Piece, bool]] = {}  # of open texts, the last event of each
         self._said: dict[tuple[str, str], str] = {}  # by place and text: what went on, where something was found
+        self._clean: dict[str, Any] | None = None  # the last event in which nothing was found, without its fragments
         self._found: list[Violation] = []  # outside of texts
         self._count = 0
         self._refused: tuple[Violation, ...] = ()
@@ -169,23 +171,27 @@ class ReplyStream:
         named = any(line.startswith(b"event") for line in event.lines)
         reading = self._dialect.read(body)
         made = self._feed_pieces(body, reading)
-        before = self._end_texts(reading.ends, made, reading.pieces)
+        rests = self._end_texts(reading.ends, made, reading.pieces)
         came = {steps: put(body, steps, "") for steps in made}
         for steps, text in self._say_again(body, reading):
             made[steps] = text
             came[steps] = put(body, steps, "")
-        result = self._judge(body, reading)
+        # Most events differ from the one before in a fragment alone.
+        result = body if body == self._clean else self._judge(body, reading)
+        same = plain and made == came and result == body
+        before = None if same else deepcopy(body)
         for steps, text in made.items():
-            put(body, steps, came[steps])
             put(result, steps, text)
+            if before is not None:
+                put(before, steps, came[steps])
         for piece in reading.pieces:
             if not self._texts[piece.text].ended:
                 self._last[piece.text] = result, piece, named
-        if plain and result == body:
-            return event.lead + before + event.raw()
+        if before is None:
+            return event.lead + rests + event.raw()
         self.changed = True
-        drop_probabilities(body, result)
-        return event.lead + before + event.with_data(_write_json(result))
+        drop_probabilities(before, result)
+        return event.lead + rests + event.with_data(_write_json(result))
 
     def _feed_pieces(self, body: dict[str, Any], reading: Reading) -> dict[Steps, str]:
         """Return what becomes of each fragment of an event, by its place there."""
@@ -289,10 +295,12 @@ class ReplyStream:
             rule, path, fact = error.rule, reading.place(error.path), error.fact
             raise RequestError(rule, path, fact) from None
         else:
+            if not result.count:
+                self._clean = body if not result.changed else None
+                return result.body
             self._count += result.count
             self._found += found[: self._ruleset.policy.limits.max_violations - len(self._found)]
-            if found:
-                self._remember(body, result.body, reading, found)
+            self._remember(body, result.body, reading, found)
             return result.body
         finally:
             self._logged[logged:] = [replace(each, path=reading.place(each.path)) for each in self._logged[logged:]]

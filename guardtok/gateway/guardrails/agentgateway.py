@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from guardtok.gateway import answers
 from guardtok.gateway.guardrails.door import Answer, Dialect
 from guardtok.gateway.guardrails.shapes import AnyText, Envelope, take
+from guardtok.requests.replies import are_ruled
 
 if TYPE_CHECKING:
     from guardtok.gateway.decision import Call, Refusal
@@ -59,7 +60,10 @@ def _judge_response(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
     choices = [
         {"index": index, "message": {"role": "assistant", "content": one.content}} for index, one in enumerate(said)
     ]
-    outcome = gatekeeper.judge_reply({"choices": choices}, "openai.chat", call)
+    snapshot = gatekeeper.current
+    if not are_ruled(snapshot.guard.policy):
+        return _pass()
+    outcome = gatekeeper.judge_reply({"choices": choices}, "openai.chat", call, snapshot)
     decision, refusal = outcome.decision, outcome.refusal
     if refusal is not None:
         texts = [answers.explain(refusal)] * len(said)
@@ -76,7 +80,7 @@ def _plain(message: _Message) -> dict[str, Any]:
     return {"role": message.role, "content": message.content, **(message.model_extra or {})}
 
 
-def _pass(decision_id: str) -> Answer:
+def _pass(decision_id: str | None = None) -> Answer:
     return Answer({"action": {"reason": "Nothing was changed."}}, decision_id=decision_id)
 
 
@@ -85,14 +89,14 @@ def _mask(body: dict[str, Any], decision_id: str) -> Answer:
     return Answer({"action": {"body": body, "reason": reason}}, decision_id=decision_id)
 
 
-def _reject(refusal: Refusal, decision_id: str | None = None) -> Answer:
+def _reject(refusal: Refusal, decision_id: str | None) -> Answer:
     told = answers.refuse(refusal, "openai.chat")
     action = {"body": told.body.decode(), "status_code": told.status, "reason": refusal.rule}
     return Answer({"action": action}, decision_id=decision_id)
 
 
-def _withhold(refusal: Refusal) -> Answer:
-    return Answer({"action": {"body": {"choices": []}, "reason": refusal.rule}})
+def _withhold(refusal: Refusal, decision_id: str | None) -> Answer:
+    return Answer({"action": {"body": {"choices": []}, "reason": refusal.rule}}, decision_id=decision_id)
 
 
 REQUEST = Dialect("agentgateway-request", "/request", _judge_request, _reject)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from guardtok.errors import RequestError, is_failure
 from guardtok.gateway import bodies
 from guardtok.gateway.decision import Blame, Call, Refusal
-from guardtok.violation import visible
+from guardtok.gateway.refusing import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,13 +44,14 @@ class Dialect:
         name: For people, and the `route` of decisions is its path.
         path: Where it is asked.
         judge: Takes the gatekeeper, the parsed body and who calls. A RequestError that it raises is refused.
-        refuse: Makes the answer where there is no decision: the body cannot be read, or guardtok failed.
+        refuse: Makes the answer where nothing was judged, for the body cannot be read or guardtok failed; takes the
+            refusal and the decision's id, if there is one.
     """
 
     name: str
     path: str
     judge: Callable[[Gatekeeper, Any, Call], Answer]
-    refuse: Callable[[Refusal], Answer]
+    refuse: Callable[[Refusal, str | None], Answer]
 
 
 def make_endpoint(dialect: Dialect, gatekeeper: Gatekeeper, max_body: int) -> Callable[[Request], Awaitable[Response]]:
@@ -60,25 +61,26 @@ def make_endpoint(dialect: Dialect, gatekeeper: Gatekeeper, max_body: int) -> Ca
 
     async def answer(request: Request) -> Response:
         headers = request.scope["headers"]
+        call = Call(dialect.path, _id_of(request), request.client.host if request.client else None)
         try:
             encoding = bodies.encoding_of(headers)
-            raw = await bodies.read(request.receive, max_body, headers)  # type: ignore[arg-type]  # starlette's is wider
+            raw = await bodies.read(request.receive, max_body, headers)
         except RequestError as error:
-            return respond(dialect.refuse(Refusal(Blame.SHAPE, error.rule, error.path, str(error))))
+            return respond(_turn_away(dialect, gatekeeper, error, call))
         except bodies.DisconnectedError:
             return Response(status_code=400)  # Nobody hears it.
-        call = Call(dialect.path, _id_of(request), request.client.host if request.client else None)
         # A large body takes a tenth of a second: others are served meanwhile.
         return respond(await run_in_threadpool(_judge, dialect, gatekeeper, raw, encoding, max_body, call))
 
     def respond(given: Answer) -> Response:
+        headers = {} if given.decision_id is None else {"x-guardtok-decision-id": given.decision_id}
         try:
             body = bodies.dump(given.body)
         except (RequestError, ValueError):
             # Something that is not judged, and is given back, cannot be said in UTF-8.
-            given = dialect.refuse(Refusal(Blame.SHAPE, bodies.BAD_JSON, "$", "The body holds text that is no text."))
+            refusal = Refusal(Blame.SHAPE, bodies.BAD_JSON, "$", "The body holds text that is no text.")
+            given = dialect.refuse(refusal, given.decision_id)
             body = bodies.dump(given.body)
-        headers = {} if given.decision_id is None else {"x-guardtok-decision-id": given.decision_id}
         return Response(body, given.status, headers, media_type="application/json")
 
     return answer
@@ -90,13 +92,17 @@ def _judge(  # noqa: PLR0913, PLR0917 - what a thread is handed
     try:
         return dialect.judge(gatekeeper, bodies.parse(bodies.decode(raw, encoding, max_body)), call)
     except RequestError as error:
-        return dialect.refuse(Refusal(Blame.SHAPE, error.rule, error.path, str(error)))
+        return _turn_away(dialect, gatekeeper, error, call)
     except BaseException as error:
         if not is_failure(error):
             raise
-        kind = visible(type(error).__name__)
-        message = f"The guard failed ({kind}); nothing was let through."
-        return dialect.refuse(Refusal(Blame.FAILURE, "failure", "", message))
+        return dialect.refuse(refuse(error), None)
+
+
+def _turn_away(dialect: Dialect, gatekeeper: Gatekeeper, error: RequestError, call: Call) -> Answer:
+    decision = gatekeeper.turn_away(error, dialect.name, call).decision
+    refusal = decision.refusal or Refusal(Blame.SHAPE, error.rule, error.path, str(error))
+    return dialect.refuse(refusal, decision.id)
 
 
 def _id_of(request: Request) -> str | None:

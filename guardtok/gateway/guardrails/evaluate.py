@@ -75,10 +75,10 @@ def _tell(refusal: Refusal) -> dict[str, str]:
     }
 
 
-def _refuse(refusal: Refusal) -> Answer:
+def _refuse(refusal: Refusal, decision_id: str | None) -> Answer:
     told = answers.refuse(refusal, "openai.chat")
     error = {**_tell(refusal), "code": answers.code_of(refusal)}
-    return Answer({"error": error}, status=told.status)
+    return Answer({"error": error}, status=told.status, decision_id=decision_id)
 
 
 DIALECT = Dialect("guardtok", "/v1/evaluate", _judge, _refuse)

@@ -13,10 +13,13 @@ from guardtok.gateway.decision import Call
 from guardtok.gateway.guardrails.door import Answer, Dialect
 from guardtok.gateway.guardrails.inputs import Inputs, judge_reply, judge_request
 from guardtok.gateway.guardrails.shapes import AnyText, Envelope, Mapping, take
+from guardtok.requests.replies import are_ruled
 
 if TYPE_CHECKING:
     from guardtok.gateway.decision import Refusal
     from guardtok.gateway.gatekeeper import Gatekeeper
+
+_NOTHING = {"action": "NONE", "blocked_reason": None}
 
 
 class _Question(Envelope):
@@ -32,8 +35,13 @@ def _judge(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
     question = take(_Question, body)
     inputs = Inputs(question.texts, question.structured_messages, question.tools, question.tool_calls)
     named = Call(call.route, call.request_id or _short(question.litellm_call_id), call.requested_by)
-    judge = judge_request if question.input_type == "request" else judge_reply
-    judged = judge(gatekeeper, inputs, named)
+    snapshot = gatekeeper.current
+    if question.input_type == "request":
+        judged = judge_request(gatekeeper, inputs, named, snapshot)
+    elif are_ruled(snapshot.guard.policy):
+        judged = judge_reply(gatekeeper, inputs, named, snapshot)
+    else:
+        return Answer(_NOTHING)
     decision = judged.outcome.decision
     if decision.refusal is not None:
         return Answer(_blocked(decision.refusal.message), decision_id=decision.id)
@@ -43,7 +51,7 @@ def _judge(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
         )
         return Answer(_blocked(message), decision_id=decision.id)
     if not decision.changed:
-        return Answer({"action": "NONE", "blocked_reason": None}, decision_id=decision.id)
+        return Answer(_NOTHING, decision_id=decision.id)
     made = {
         "texts": judged.inputs.texts,
         "structured_messages": judged.inputs.messages,
@@ -62,8 +70,8 @@ def _blocked(message: str) -> dict[str, Any]:
     return {"action": "BLOCKED", "blocked_reason": message}
 
 
-def _refuse(refusal: Refusal) -> Answer:
-    return Answer(_blocked(refusal.message))
+def _refuse(refusal: Refusal, decision_id: str | None) -> Answer:
+    return Answer(_blocked(refusal.message), decision_id=decision_id)
 
 
 DIALECT = Dialect("litellm", "/beta/litellm_basic_guardrail_api", _judge, _refuse)

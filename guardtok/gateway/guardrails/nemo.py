@@ -1,8 +1,8 @@
 """NeMo Guardrails' `POST /v1/checks`: a chat request, of which the verdict gives back one message's content.
 
-Rails run as there: for the input if a user speaks, for the output if an assistant does, or as `rail_types` says. The
-whole conversation is judged. A verdict has room for one content, so where anything else would have to be changed, the
-conversation is refused.
+The whole conversation is judged, what an assistant says by the rules for `assistant`. As there, the content is that of
+the last assistant's message if an assistant speaks, else of the user's, or as `rail_types` says. A verdict has room for
+no other, so where anything else would have to be changed, the conversation is refused.
 """
 
 from __future__ import annotations
@@ -37,22 +37,13 @@ def _judge(gatekeeper: Gatekeeper, body: Any, call: Call) -> Answer:  # noqa: AN
     check = take(_Check, body)
     if not check.messages:
         raise RequestError("request.shape", "$.messages", "there are no messages.")
-    snapshot = gatekeeper.current
     # What lies under `guardrails` steers NeMo's server, and reaches no model.
     asked = {name: value for name, value in body.items() if name != "guardrails"}
-    outcome = gatekeeper.judge_request(asked, "openai.chat", call, snapshot)
+    outcome = gatekeeper.judge_request(asked, "openai.chat", call)
     if outcome.refusal is not None:
         return _blocked(outcome.refusal, outcome)
-    made = outcome.body
-    is_output = _runs_on_output(check)
-    index = _last_of(check.messages, "assistant" if is_output else "user")
-    if is_output and index is not None:
-        reply = {"choices": [{"index": 0, "message": made["messages"][index]}]}
-        outcome = gatekeeper.judge_reply(reply, "openai.chat", call, snapshot)
-        if outcome.refusal is not None:
-            return _blocked(outcome.refusal, outcome)
-        made["messages"][index] = outcome.body["choices"][0]["message"]
-    return _answer(asked, made, index, outcome)
+    index = _last_of(check.messages, "assistant" if _runs_on_output(check) else "user")
+    return _answer(asked, outcome.body, index, outcome)
 
 
 def _answer(asked: dict[str, Any], made: dict[str, Any], index: int | None, outcome: Outcome) -> Answer:
@@ -92,7 +83,7 @@ def _blocked(refusal: Refusal, outcome: Outcome) -> Answer:
     return _say("blocked", refusal.message, outcome, rail=refusal.rule)
 
 
-def _refuse(refusal: Refusal) -> Answer:
+def _refuse(refusal: Refusal, decision_id: str | None) -> Answer:
     # NeMo's own server answers so, with OpenAI's envelope, to what it cannot check.
     error = {
         "message": answers.explain(refusal),
@@ -100,7 +91,7 @@ def _refuse(refusal: Refusal) -> Answer:
         "param": refusal.path or None,
         "code": answers.code_of(refusal),
     }
-    return Answer({"error": error}, status=422)
+    return Answer({"error": error}, status=422, decision_id=decision_id)
 
 
 DIALECT = Dialect("nemo", "/v1/checks", _judge, _refuse)

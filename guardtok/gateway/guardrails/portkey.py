@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from guardtok.errors import RequestError
 from guardtok.gateway.guardrails.door import Answer, Dialect
 from guardtok.gateway.guardrails.shapes import AnyText, Envelope, Mapping, take
+from guardtok.requests.replies import are_ruled
 
 if TYPE_CHECKING:
     from guardtok.gateway.decision import Call, Refusal
@@ -44,12 +45,15 @@ def _judge(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
     if protocol is None:
         raise RequestError("request.protocol", "$.requestType", "requests of this type cannot be judged.")
     before = hook.eventType == "beforeRequestHook"
+    snapshot = gatekeeper.current
+    if not before and not are_ruled(snapshot.guard.policy):
+        return Answer({"verdict": True, "data": {"action": "allow", "findings": 0}})
     side, name = (hook.request, "request") if before else (hook.response, "response")
     if side is None or side.json_ is None:
         fact = "there is nothing to judge: of a streamed reply Portkey sends nothing. Guard replies elsewhere."
         raise RequestError("request.shape", f"$.{name}.json", fact)
     judge = gatekeeper.judge_request if before else gatekeeper.judge_reply
-    return _answer(judge(side.json_, protocol, call), name)
+    return _answer(judge(side.json_, protocol, call, snapshot), name)
 
 
 def _answer(outcome: Outcome, name: str) -> Answer:
@@ -68,8 +72,8 @@ def _deny(refusal: Refusal, **data: object) -> dict[str, Any]:
     return {"verdict": False, "data": {"action": "block", **data, **why}}
 
 
-def _refuse(refusal: Refusal) -> Answer:
-    return Answer(_deny(refusal))
+def _refuse(refusal: Refusal, decision_id: str | None) -> Answer:
+    return Answer(_deny(refusal, decision_id=decision_id), decision_id=decision_id)
 
 
 DIALECT = Dialect("portkey", "/portkey", _judge, _refuse)

@@ -17,6 +17,9 @@ Mapping = dict[AnyText, Any]
 
 E = TypeVar("E", bound="Envelope")
 
+_OTHER_TYPE = "this is of another type than is asked for."
+_FACTS = {"missing": "this field is missing.", "extra_forbidden": "there is a field that nobody knows here."}
+
 
 class Envelope(BaseModel):
     """A body of a dialect: its fields are of the types that they say, without coercion."""
@@ -34,7 +37,8 @@ def take(kind: type[E], body: object) -> E:
         return kind.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        path = "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-        # The text of a pydantic error can quote; its type is one of a known few.
-        fact = "this field is missing." if first["type"] == "missing" else "this is of another type than is asked for."
-        raise RequestError("request.shape", path[:200], fact) from None
+        # Of what an error says, its type is one of a known few, and its place names fields of ours, but for one.
+        unknown = first["type"] == "extra_forbidden"
+        steps = first["loc"][:-1] if unknown else first["loc"]
+        path = "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+        raise RequestError("request.shape", path, _FACTS.get(first["type"], _OTHER_TYPE)) from None
