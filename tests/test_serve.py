@@ -160,7 +160,7 @@ def test_a_stream_that_runs_ends_whole_after_sigterm(behind: tuple[StandIn, str]
         assert running.process.wait(20) == 0
         assert not any("Traceback" in line for line in running.lines)
     decisions = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [each["result"]["allowed"] for each in decisions] == [True]
+    assert [each["result"]["allowed"] for each in decisions] == [True, True]  # The request, and the reply.
 
 
 def test_a_stream_that_does_not_end_is_cut_after_the_grace(behind: tuple[StandIn, str]) -> None:
