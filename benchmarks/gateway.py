@@ -32,6 +32,8 @@ from tests.upstream import served
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
 POLICY, TOKENIZER = "strict", "guardtok"
 WARM_UP = 50
 
@@ -51,7 +53,7 @@ class Row:
         return f"{self.what:<44} {self.aim:<20} {mark:<4} {self.measured}"
 
 
-async def answer_whole(_scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+async def answer_whole(_scope: Scope, receive: Receive, send: Send) -> None:
     """Read a body and answer two bytes: the least that an application does."""
     while (await receive()).get("more_body"):
         pass
@@ -60,7 +62,7 @@ async def answer_whole(_scope: Any, receive: Any, send: Any) -> None:  # noqa: A
     await send({"type": "http.response.body", "body": b"{}"})
 
 
-def guarded(app: Any) -> Any:  # noqa: ANN401 - ASGI
+def guarded(app: ASGIApp) -> ASGIApp:
     """Return an application behind the middleware."""
     return GuardtokMiddleware(app, policy=POLICY, tokenizer=TOKENIZER)
 
@@ -113,7 +115,7 @@ async def over_sockets(count: int) -> list[float]:
             reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
             writers.append(writer)
 
-            async def call(reader: Any = reader, writer: Any = writer) -> None:  # noqa: ANN401 - bound per connection
+            async def call(reader: asyncio.StreamReader = reader, writer: asyncio.StreamWriter = writer) -> None:
                 if await exchange(reader, writer, request) != 200:
                     raise RuntimeError("The chat was refused.")
 
@@ -172,7 +174,9 @@ def held(port: int, pid: int, seconds: float) -> Row:
     count = len(first.times) + len(rest.times)
     p99 = statistics.quantiles(rest.times, n=100)[98] * 1e3
     measured = f"{count:,} requests, {errors} errors, memory {growth:+.1%} ({after / 1024:.0f} MiB), p99 {p99:.0f} ms"
-    return Row(f"held load, {seconds:.0f} s, 16 connections", "no error, ≤ 5 % more", measured, not errors and growth <= 0.05)
+    return Row(
+        f"held load, {seconds:.0f} s, 16 connections", "no error, ≤ 5 % more", measured, not errors and growth <= 0.05
+    )
 
 
 def main() -> None:

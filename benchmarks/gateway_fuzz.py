@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 FORMS = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|begin_of_text|>"),
-    *("[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<tool_call>", "</tool_call>", "<｜User｜>"),
+    *("[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<tool_call>", "</tool_call>", "<\uff5cUser\uff5c>"),
 )
 """Forms that no source but the template may write by the policy `strict`, here without a tokenizer."""
 
 _PARTS = (*FORMS, *(form[:4] for form in FORMS), *(form[4:] for form in FORMS))
-TEXTS = st.lists(st.sampled_from([*_PARTS, "hi", "\n", "\u200b", "\\u003c", "&lt;"]) | st.text(max_size=3), max_size=5).map("".join)
+TEXTS = st.lists(
+    st.sampled_from([*_PARTS, "hi", "\n", "\u200b", "\\u003c", "&lt;"]) | st.text(max_size=3), max_size=5
+).map("".join)
 KEYS = TEXTS | st.sampled_from(["type", "text", "content", "name", "role", "input", "function", "arguments"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 10**6) | TEXTS,
@@ -34,7 +36,9 @@ ROLES = st.sampled_from(["system", "developer", "user", "assistant", "tool", "fu
 PART = st.fixed_dictionaries({"type": st.sampled_from(["text", "input_text", "tool_result", "odd"]), "text": TEXTS})
 CONTENT = TEXTS | st.lists(PART, max_size=3) | VALUES
 MESSAGES = st.lists(
-    st.fixed_dictionaries({"role": ROLES, "content": CONTENT}, optional={"name": TEXTS, "tool_calls": VALUES, "x": VALUES}),
+    st.fixed_dictionaries(
+        {"role": ROLES, "content": CONTENT}, optional={"name": TEXTS, "tool_calls": VALUES, "x": VALUES}
+    ),
     max_size=3,
 )
 TOOLS = st.lists(
@@ -43,10 +47,19 @@ TOOLS = st.lists(
     ),
     max_size=2,
 )
-EXTRAS = {"stop": VALUES, "tools": TOOLS | VALUES, "user": TEXTS, "metadata": VALUES, "documents": VALUES, "odd": VALUES}
+EXTRAS = {
+    "stop": VALUES,
+    "tools": TOOLS | VALUES,
+    "user": TEXTS,
+    "metadata": VALUES,
+    "documents": VALUES,
+    "odd": VALUES,
+}
 PROTOCOLS = {
     "/v1/chat/completions": {"messages": MESSAGES | VALUES},
-    "/v1/completions": {"prompt": TEXTS | st.lists(TEXTS, max_size=3) | st.lists(st.integers(0, 9), max_size=3) | VALUES},
+    "/v1/completions": {
+        "prompt": TEXTS | st.lists(TEXTS, max_size=3) | st.lists(st.integers(0, 9), max_size=3) | VALUES
+    },
     "/v1/responses": {"input": TEXTS | MESSAGES | VALUES},
     "/v1/messages": {"messages": MESSAGES | VALUES, "system": CONTENT},
 }
@@ -109,7 +122,11 @@ def fuzz(count: int) -> str:
 
         @seed(6)
         @settings(
-            max_examples=count, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+            max_examples=count,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
         )
         @given(REQUESTS, st.integers(0, 10**6))
         def send(request: tuple[str, Any], how: int) -> None:

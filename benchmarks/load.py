@@ -1,7 +1,7 @@
 """Load for a gateway: a fast upstream, the proxy with guarding off, and connections that ask again and again.
 
-    python -m benchmarks.load upstream PORT
-    python -m benchmarks.load bare PORT URL
+python -m benchmarks.load upstream PORT
+python -m benchmarks.load bare PORT URL
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def wait_for_port(port: int, seconds: float = 30.0) -> None:
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
+        except OSError:  # noqa: PERF203 - once in a while
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)

@@ -25,9 +25,10 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)
 
 
-def _number(name: str, default: float | None, kind: click.ParamType, unit: str, help_: str) -> Callable[[_F], _F]:
-    shown = {"show_default": True} if default is not None else {}
-    return click.option(name, default=default, type=kind, metavar=unit, help=help_, **shown)
+def _number(
+    name: str, default: float | None, kind: click.IntRange | click.FloatRange, unit: str, help_: str
+) -> Callable[[_F], _F]:
+    return click.option(name, default=default, show_default=True, type=kind, metavar=unit, help=help_)
 
 
 @click.command()
