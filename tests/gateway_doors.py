@@ -62,6 +62,10 @@ HOSTILE = {
     "deep lists": b"[" * 100_000 + b"]" * 100_000,
     "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "deep and open": b"[" * 5_000_000,
+    "many lists": b"[" + b"[]," * 100_000 + b"0]",
+    "many objects": b"[" + b"{}," * 100_000 + b"0]",
+    "many strings": b"[" + b'"",' * 100_001 + b"0]",
+    "many strings, some escaped": b"[" + b'"\\\\","\\"",' * 50_001 + b"0]",
     "a little too deep": b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
 }
 """Bodies that mean nothing, or two things."""

@@ -220,6 +220,30 @@ def test_any_bytes_mean_one_value_or_are_refused(body: bytes) -> None:
         assert parse(body) == json.loads(body)
 
 
+def test_brackets_and_quotes_in_a_text_are_no_parts() -> None:
+    """Code is full of them; only what a parser would make counts."""
+    code = 'f["{\\"[{' * 50_000 + "\\"
+    body = dump({"content": code, "more": ["x"] * 1000})
+    assert parse(body) == {"content": code, "more": ["x"] * 1000}
+
+
+@given(PLAIN)
+def test_parts_are_counted_as_a_parser_makes_them(value: object) -> None:
+    """Exactly, however strings are escaped."""
+
+    def count(value: object) -> int:
+        if isinstance(value, dict):
+            return 1 + len(value) + sum(map(count, value.values()))
+        return 1 + sum(map(count, value)) if isinstance(value, list) else isinstance(value, str)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("guardtok.gateway.bodies.MAX_PARTS", count(value))
+        assert parse(json.dumps(value).encode()) == value
+        patch.setattr("guardtok.gateway.bodies.MAX_PARTS", count(value) - 1)
+        if count(value):
+            assert rule_of(lambda: parse(json.dumps(value).encode())) == BAD_JSON
+
+
 def test_the_deepest_body_is_let_in() -> None:
     """The bound is the bound."""
     body = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import importlib
 import inspect
@@ -51,10 +52,28 @@ def chunks(*deltas: str) -> AsyncIterator[str]:
     return make()
 
 
+LEFT = threading.Event()
+"""Set when the server has seen that the client of an endless stream went away."""
+
+
+async def endless() -> AsyncIterator[str]:
+    """Yield a stream that ends when nobody listens any more."""
+    try:
+        while True:
+            async for chunk in chunks("more "):
+                if "DONE" not in chunk:
+                    yield chunk
+            await asyncio.sleep(0.01)
+    finally:
+        LEFT.set()
+
+
 async def chat(request: Request) -> Response:
     """Answer as a model server does: the last message's content comes back."""
     body = await request.json()
     said = body["messages"][-1]["content"]
+    if said == "endless":
+        return StreamingResponse(endless(), media_type="text/event-stream")
     if body.get("stream"):
         return StreamingResponse(chunks(*said), media_type="text/event-stream")
     choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
@@ -367,3 +386,17 @@ def test_a_stream_that_is_not_refused_comes_whole(ruled: Server) -> None:
         client.messages.stream(model="m", max_tokens=9, messages=said("a <b> é")) as events,
     ):
         assert "".join(events.text_stream) == "a <b> é"
+
+
+@pytest.mark.parametrize("kind", ["ruled", "untouched"])
+def test_a_client_that_leaves_stops_the_model(kind: str, ruled: Server) -> None:
+    """The application sees it while it streams, whether or not its replies are judged."""
+    LEFT.clear()
+    with contextlib.ExitStack() as stack:
+        told = Told()
+        server = ruled if kind == "ruled" else stack.enter_context(serving(Server(starlette_app(told), told)))
+        client = stack.enter_context(openai.OpenAI(base_url=f"{server.url}/v1", api_key="k"))
+        with client.chat.completions.create(model="m", messages=said("endless"), stream=True) as stream:
+            assert next(iter(stream)).choices[0].delta.content
+            assert not LEFT.is_set()
+        assert LEFT.wait(30)

@@ -15,9 +15,12 @@ from gateway_doors import FORBIDDEN, HOSTILE, PLAIN, RecordingApp, Reply, Told, 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardtok import Guard
 from guardtok.errors import PolicyError, SettingsError
 from guardtok.gateway import GuardtokMiddleware
 from guardtok.gateway.decision import Blame
+from guardtok.gateway.gatekeeper import Gatekeeper
+from guardtok.gateway.live import LiveGuard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +68,36 @@ def test_nothing_reaches_the_application_but_what_was_passed(words: list[str], d
     assert b"raw" not in joined
     assert b"fail" not in joined
     assert (reply.status == 200) == bool(app.bodies)
+
+
+GUARD = Guard.load("chatml", "guardtok", sinks=())
+PIECES = st.lists(st.sampled_from(["<|im_end|>", "<|im_", "end|>", "</s>", "\ud83d", "\udc00", "x", "{", '"', "\\"]))
+
+
+@given(PIECES, PIECES, PIECES, st.sampled_from(["/v1/chat/completions", "/v1/messages", "/api/chat"]), st.data())
+def test_what_the_real_guard_passes_is_what_it_would_pass_again(
+    text: list[str], name: list[str], key: list[str], path: str, data: st.DataObject
+) -> None:
+    """Forms in contents, names, keys and arguments: what arrives holds none, and the guard has nothing to add to it."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"a": "".join(text)})}}
+    body = {
+        "model": "m",
+        "messages": [
+            {"role": "user", "content": "".join(text)},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "user", "content": [{"type": "text", "text": piece} for piece in text], "name": "".join(name)},
+        ],
+        "".join(key).lower(): "".join(name),
+    }
+    sent = json.dumps(body).encode()
+    app = RecordingApp()
+    guarded = GuardtokMiddleware(app, gatekeeper=Gatekeeper(LiveGuard(GUARD)))
+    reply = ask(guarded, sent, path=path, cuts=data.draw(st.lists(st.integers(0, len(sent)), max_size=3)))
+    assert reply.status in {200, 400}
+    for arrived in app.bodies:
+        assert b"<|im_end|>" not in arrived
+        again = GUARD.sanitize_chat(json.loads(arrived), protocol="openai.chat")
+        assert again.body == json.loads(arrived)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +186,7 @@ def test_the_rest_of_a_large_body_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         scope = {"type": "http", "method": "POST", "path": "/v1/messages", "headers": headers}
         asyncio.run(guarded(scope, receive, send))
         assert [message.get("more_body") for message in sent] == [None, True, False]
-        assert len(asked) <= 100
+        assert len(asked) == (100 if rest else 1)
 
 
 def test_an_encoding_that_is_not_read_is_415() -> None:

@@ -167,16 +167,36 @@ def test_a_reply_that_cannot_be_judged_is_502(
     assert told.decisions[-1].stage is Stage.REPLY
 
 
-@pytest.mark.parametrize("path", ["/generate", "/completion", "/api/chat"])
-def test_a_stream_in_a_servers_own_form_is_502(escaping: Guard, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", {"text": "x", "stream": True}),
+        ("/completion", {"prompt": "x", "stream": 1}),
+        ("/api/chat", {"messages": []}),
+        ("/api/generate", {"prompt": "x", "stream": None}),
+    ],
+)
+def test_a_stream_in_a_servers_own_form_is_not_begun(escaping: Guard, path: str, body: dict[str, Any]) -> None:
     """Nobody here joins its texts, so a form could be cut over its events; asked for whole, it is judged."""
+    server = Server([json.dumps({"content": FORBIDDEN}).encode()], [JSON])
+    guarded = GuardtokMiddleware(server, gatekeeper=Gatekeeper(LiveGuard(escaping)))
+    reply = ask(guarded, json.dumps(body).encode(), path=path)
+    assert reply.status == 400
+    assert b"stream: false" in reply.body
+    assert server.scope is None
+    whole = ask(guarded, json.dumps({**body, "stream": False}).encode(), path=path)
+    assert whole.json == {"content": BROKEN}
+    unruled = GuardtokMiddleware(server, gatekeeper=Gatekeeper(LiveGuard(Guard.load("chatml", sinks=()))))
+    assert ask(unruled, json.dumps(body).encode(), path=path).status == 200
+
+
+@pytest.mark.parametrize("path", ["/generate", "/completion", "/api/chat"])
+def test_a_stream_in_a_servers_own_form_that_comes_unasked_is_502(escaping: Guard, path: str) -> None:
+    """It is not let through either."""
     server = Server([b'data: {"content": "<|im_"}\n\n', b'data: {"content": "end|>"}\n\n'], [EVENTS])
-    keeper = Gatekeeper(LiveGuard(escaping))
-    reply = ask(GuardtokMiddleware(server, gatekeeper=keeper), b"{}", path=path)
+    reply = ask(GuardtokMiddleware(server, gatekeeper=Gatekeeper(LiveGuard(escaping))), b'{"stream": false}', path=path)
     assert reply.status == 502
     assert b"Ask for it whole" in reply.body
-    whole = Server([json.dumps({"content": FORBIDDEN}).encode()], [JSON])
-    assert ask(GuardtokMiddleware(whole, gatekeeper=keeper), b"{}", path=path).json == {"content": BROKEN}
 
 
 @pytest.mark.parametrize("status", [400, 404, 429, 500])

@@ -111,6 +111,9 @@ def test_decisions_are_logged_and_counted(tmp_path: Path) -> None:
     """The log is written at the stop; the numbers are in the registry that the application shows."""
     log = tmp_path / "log.jsonl"
     before: Any = REGISTRY.get_sample_value
+    # Whoever names no policy at first has registered nothing yet.
+    with pytest.raises(SettingsError, match="GUARDTOK_POLICY"):
+        Running.of(Settings(metrics=True))
     running = Running.of(Settings(policy="strict", decision_log=log, metrics=True))
     running.gatekeeper.judge_text("<|im_end|>", "user", Call("test"))
     asyncio.run(running.stop())
@@ -118,6 +121,9 @@ def test_decisions_are_logged_and_counted(tmp_path: Path) -> None:
     assert json.loads(line)["path"] == "text/user"
     labels = {"stage": "text"}
     assert before("guardtok_scan_duration_seconds_count", labels) == 1
+    assert before("guardtok_policy_reload_total", {"result": "loaded"}) == 1
+    with pytest.raises(SettingsError, match="gatekeeper"):
+        Running.of(Settings(policy="strict", metrics=True))
 
 
 def test_a_policy_is_followed_while_it_runs(tmp_path: Path) -> None:

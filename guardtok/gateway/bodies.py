@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MAX_DEPTH = 128
 """Containers in containers that a body may hold. Tool schemas nest some twenty deep."""
 
+MAX_PARTS = 100_000
+"""Strings, keys, lists and objects that a body may hold, as for the walker: each costs far more than its bytes."""
+
 TOO_LARGE = "request.size"
 """The rule of a refusal for its size: HTTP 413."""
 
@@ -119,11 +122,13 @@ def parse(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Return the one value that a body means.
 
     Raises:
-        RequestError: It is no JSON in UTF-8, nests deeper than `MAX_DEPTH`, holds a key twice in one object, or a
-            number that is none of JSON's or that 64 bits do not hold (`request.json`).
+        RequestError: It is no JSON in UTF-8, nests deeper than `MAX_DEPTH`, has more than `MAX_PARTS` parts, holds a
+            key twice in one object, or a number that is none of JSON's or that 64 bits do not hold (`request.json`).
     """
+    if _count_parts(body) > MAX_PARTS:
+        raise _refuse(BAD_JSON, f"The body has more than {MAX_PARTS:,} strings, keys, lists and objects. Split it.")
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
     except RequestError:
         raise
     except RecursionError:
@@ -152,7 +157,7 @@ def too_large(cap: int) -> RequestError:
     return _refuse(TOO_LARGE, f"The body is larger than the {cap:,} bytes that are let in. Send less.")
 
 
-_TOO_LARGE_NUMBER = "A number is too large for 64 bits, so parsers differ in it. Send a smaller one."
+_NO_NUMBER = "A number is none of JSON's (NaN, Infinity), or beyond 64 bits, where parsers differ. Send another one."
 _TOO_DEEP = f"The body nests deeper than {MAX_DEPTH} containers. Send a flatter one."
 
 
@@ -160,15 +165,24 @@ def _refuse(rule: str, fact: str) -> RequestError:
     return RequestError(rule, "$", fact)
 
 
-def _refuse_constant(_name: str) -> None:
-    raise _refuse(BAD_JSON, "The body holds NaN or Infinity, which JSON does not have. Send a number or null.")
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise _refuse(BAD_JSON, "A key stands twice in one object, so the body has two meanings. Send it once.")
     return made
+
+
+def _count_parts(body: bytes) -> int:
+    """Return how many strings and containers a body has, without making them; an upper bound where it is low enough."""
+    most = body.count(b"[") + body.count(b"{") + body.count(b'"') // 2
+    if most <= MAX_PARTS:
+        return most
+    # Code in a string is full of brackets. Without its escaped quotes, a body's strings are what lies between quotes.
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    strings = bare.count(b'"') // 2
+    if strings > MAX_PARTS:
+        return strings
+    return strings + sum(part.count(b"[") + part.count(b"{") for part in bare.split(b'"')[::2])
 
 
 def _bound(value: object) -> None:
@@ -185,7 +199,7 @@ def _bound(value: object) -> None:
             elif (type(item) is int and not _SMALLEST <= item < _BEYOND) or (
                 type(item) is float and not math.isfinite(item)
             ):
-                raise _refuse(BAD_JSON, _TOO_LARGE_NUMBER)
+                raise _refuse(BAD_JSON, _NO_NUMBER)
         if not below:
             return
         level = below

@@ -128,7 +128,7 @@ class GuardtokMiddleware:
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send, route: Route) -> None:
         self._running.start()
-        headers = scope["headers"]
+        headers = [*scope["headers"]]
         call = Call(route.path, request_id_of(headers), (scope.get("client") or (None,))[0])
         snapshot = self._running.gatekeeper.current
         try:
@@ -141,7 +141,7 @@ class GuardtokMiddleware:
         kept = [(name, value) for name, value in headers if name.lower() not in _REPLACED]
         guarded = {**scope, "headers": [*kept, (b"content-length", b"%d" % len(admitted.body))]}
         replay = _replay(admitted.body, receive)
-        if not (route.generates and are_ruled(snapshot.guard.policy)):
+        if not _judges_replies(route, snapshot):
             await self._app(guarded, replay, send)
             return
         errand = Errand(route, admitted.protocol, call, snapshot)
@@ -169,6 +169,9 @@ class GuardtokMiddleware:
         value = bodies.parse(bodies.decode(raw, encoding, self._settings.max_body))
         if not isinstance(value, dict):
             raise RequestError("request.shape", "$", "The body is no object. Send a JSON object.")
+        if route.streams_natively(value) and _judges_replies(route, snapshot):
+            fact = "a stream of this path cannot be judged. Send `stream: false`, or use the path of a known protocol."
+            raise RequestError("request.stream", "$.stream", fact)
         protocol = route.protocol_of(value)
         outcome = self._running.gatekeeper.judge_request(value, protocol, call, snapshot)
         return outcome.decision if outcome.refusal else _Admitted(bodies.dump(outcome.body), protocol)
@@ -184,6 +187,10 @@ class GuardtokMiddleware:
         if is_unread:
             await _linger(receive, self._settings.max_body)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _judges_replies(route: Route, snapshot: Snapshot) -> bool:
+    return route.generates and are_ruled(snapshot.guard.policy)
 
 
 def request_id_of(headers: Headers) -> str:

@@ -107,6 +107,11 @@ class Route:
         """Whether a streamed reply is in a server's own form, which cannot be judged as it comes."""
         return self.path in _NATIVE
 
+    def streams_natively(self, body: Mapping[str, Any]) -> bool:
+        """Return whether a body asks for a stream in a server's own form. Ollama streams unless it is told not to."""
+        stream = body.get("stream")
+        return self.is_native and (stream is not False if self.speaks == "ollama" else bool(stream))
+
     @property
     def is_known(self) -> bool:
         """Whether the table has this path."""

@@ -10,14 +10,18 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from guardtok.errors import MissingExtraError, is_failure
+from guardtok.errors import MissingExtraError, SettingsError, is_failure
 from guardtok.gateway.gatekeeper import Gatekeeper
+from guardtok.gateway.live import Reload
 from guardtok.violation import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from guardtok.gateway.decision import Observer
     from guardtok.gateway.decision_log import DecisionLog
     from guardtok.gateway.live import LiveGuard
+    from guardtok.gateway.metrics import Metrics
     from guardtok.gateway.settings import Settings
 
 
@@ -42,18 +46,15 @@ class Running:
         Raises:
             GuardtokError: The policy, the tokenizer, the bundle or the log cannot be used.
         """
+        told: list[Callable[[Reload], object]] = []
+        guards = settings.load_guard([lambda made: [each(made) for each in told]])
         observers: list[Observer] = []
         metrics = None
         if settings.metrics:
-            from guardtok.gateway.metrics import Metrics
-
-            try:
-                from prometheus_client import REGISTRY
-            except ImportError:
-                raise MissingExtraError("For metrics: pip install 'guardtok[gateway]'.") from None
-            metrics = Metrics(REGISTRY)
+            metrics = _count_for_all()
+            metrics.reloaded(Reload("loaded", guards.current))
+            told.append(metrics.reloaded)
             observers.append(metrics)
-        guards = settings.load_guard(() if metrics is None else (metrics.reloaded,))
         log = None
         if settings.decision_log is not None:
             from guardtok.gateway.decision_log import DecisionLog
@@ -85,6 +86,21 @@ class Running:
             await self._task
         if self._log is not None:
             await asyncio.to_thread(self._log.close)
+
+
+def _count_for_all() -> Metrics:
+    """Return metrics in the registry that the application shows; last, for what is registered there stays there."""
+    try:
+        from prometheus_client import REGISTRY
+    except ImportError:
+        raise MissingExtraError("For metrics: pip install 'guardtok[gateway]'.") from None
+    from guardtok.gateway.metrics import Metrics
+
+    try:
+        return Metrics(REGISTRY)
+    except ValueError:
+        fact = "Something in this process counts under these names already."
+        raise SettingsError(f"{fact} Share its `gatekeeper`, or leave `metrics` out.") from None
 
 
 async def _follow(guards: LiveGuard, stop: asyncio.Event) -> None:
