@@ -268,20 +268,64 @@ def test_a_manifest_is_checked_although_it_is_signed(changes: dict[str, object],
     load_bundle(tmp_path / "b.tar.gz", PUBLIC)
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"a":1,"a":1}', b"[" * 60_000, b" " * 70_000, b"\xff"])
+def test_a_bundle_is_its_gzip_member_and_no_byte_more(made: bytes, tmp_path: Path) -> None:
+    """What stands behind it, a second member too, and what ends before its end is refused."""
+    assert "behind the archive's end" in refuse(tmp_path, made + b"x")
+    assert "behind the archive's end" in refuse(tmp_path, made + gzip.compress(b""))
+    assert "ends too early" in refuse(tmp_path, made[:-1])
+
+
+def test_a_signed_manifest_names_each_thing_once(made: bytes, tmp_path: Path) -> None:
+    """A doubled key and a manifest of great size are refused, whoever signed them."""
+    files = unpack(made, "")
+    for data in (files[MANIFEST].replace(b"{", b'{"revision": 9,', 1), files[MANIFEST] + b" " * 70_000):
+        json.loads(data)
+        refuse(tmp_path, pack({**files, MANIFEST: data, SIGNATURE: SECRET.sign(data)}))
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"[" * 60_000, b"\xff"])
 def test_a_signed_manifest_of_another_shape_is_refused(data: bytes, made: bytes, tmp_path: Path) -> None:
     """Rubbish, doubled keys, great depth and great size under a valid signature end in a typed error."""
     refuse(tmp_path, pack({**unpack(made, ""), MANIFEST: data, SIGNATURE: SECRET.sign(data)}))
 
 
+def signed(files: dict[str, bytes], *policies: str) -> bytes:
+    """Return a bundle of any files."""
+    digests = {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in files.items()}
+    manifest = Manifest("a", 1, "2026-01-01T00:00:00Z", policies, digests).to_bytes()
+    return pack({**files, MANIFEST: manifest, SIGNATURE: SECRET.sign(manifest)})
+
+
 def test_a_signed_parent_that_nobody_extends_is_refused(tmp_path: Path) -> None:
     """Every policy in the chain is extended by the one before it."""
     files = {"0/a.yaml": b"guardtok: 1\nname: a\n", "1/b.yaml": b"guardtok: 1\n"}
-    digests = {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in files.items()}
-    manifest = Manifest("a", 1, "2026-01-01T00:00:00Z", tuple(files), digests).to_bytes()
-    (tmp_path / "b.tar.gz").write_bytes(pack({**files, MANIFEST: manifest, SIGNATURE: SECRET.sign(manifest)}))
+    (tmp_path / "b.tar.gz").write_bytes(signed(files, *files))
     with pytest.raises(PolicyError, match="does not extend it"):
         load_bundle(tmp_path / "b.tar.gz", PUBLIC)
+
+
+@pytest.mark.parametrize(
+    ("others", "policies"),
+    [
+        (["0/stray.yaml"], ["0/a.yaml"]),
+        (["0/b.lock.json"], ["0/a.yaml"]),
+        (["0/b.yaml"], ["0/a.yaml", "0/b.yaml"]),
+        (["2/b.yaml"], ["0/a.yaml", "2/b.yaml"]),
+        ([], ["0/a.yaml", "1/b.yaml"]),
+    ],
+)
+def test_every_signed_file_belongs_to_a_policy(others: list[str], policies: list[str], tmp_path: Path) -> None:
+    """A file that nothing reads, a policy that is not there, two in one folder: each is refused."""
+    files = dict.fromkeys(["0/a.yaml", *others], b"guardtok: 1\nname: a\n")
+    assert "belong to no policy, or lacks one" in refuse(tmp_path, signed(files, *policies))
+
+
+def test_a_policy_that_changes_while_it_is_signed_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is signed is what was loaded and checked."""
+    (tmp_path / "p.yaml").write_text("guardtok: 1\nname: mine\n", encoding="utf-8")
+    monkeypatch.setattr("guardtok.bundles.make._read", lambda _: b"guardtok: 1\nname: mine\nmode: monitor\n")
+    with pytest.raises(BundleError, match="changed while"):
+        make_bundle(tmp_path / "p.yaml", PEM, 7, 0)
 
 
 def test_a_bare_policy_and_what_is_no_file_are_refused(policy: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guardtok import Guard, Policy
-from guardtok.gateway.decision import Call, Decision
+from guardtok.gateway.decision import Blame, Call, Decision, Refusal
 from guardtok.gateway.decision_log import MAX_FINDINGS, DecisionLog
 from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.live import LiveGuard
@@ -95,6 +95,18 @@ def test_a_refusal_names_rule_and_place() -> None:
     ]
     watched = written(decide("<|im_start|>", "tool_result"))["result"]
     assert (watched["allowed"], watched["findings"][0]["mode"]) == (True, "monitor")
+
+
+def test_a_request_s_places_are_logged_and_its_text_is_not() -> None:
+    """The finding has the JSON path; what stood there is nowhere, masked or not."""
+    body = {"model": "m", "messages": [{"role": "user", "content": f"{PRIVATE} <|im_start|>"}], PRIVATE: 4111}
+    decision = Gatekeeper(GUARDS).judge_request(body, "openai.chat", CALL).decision
+    for masked in (False, True):
+        line = written(decision, masked_input=masked)
+        assert line["path"] == "request/openai.chat"
+        assert line["result"]["refusal"]["path"] == "$.messages[0].content"
+        assert "4111" not in json.dumps(line)
+        assert "<|im_start|>" not in json.dumps(line)
 
 
 def test_a_flood_of_forms_is_no_flood_of_lines() -> None:
@@ -425,7 +437,7 @@ def load_and_kill(file: Path, how: signal.Signals, *more: str) -> tuple[list[tup
     here = os.path.dirname(__file__)  # noqa: PTH120 - an argument
     process = subprocess.Popen([sys.executable, "-c", LOADED, file, here, *more], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    told = [process.stdout.readline() for _ in range(12_000)]
+    told = [process.stdout.readline() for _ in range(20_000)]
     process.send_signal(how)
     ended = time.time()
     told += process.stdout.read().splitlines()
@@ -442,8 +454,8 @@ def test_kill_minus_nine_loses_only_what_is_within_the_bound(tmp_path: Path) -> 
     whole = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
     logged = [int(line["decision_id"]) for line in whole]
     assert logged == list(range(len(logged)))
-    # A tenth of a second of collecting, and as much again for the write and a machine that is busy.
-    missing = [when for number, when in decided if number >= len(logged) and when < ended - 0.2]
+    # A tenth of a second of collecting, and the rest for a machine that is busy.
+    missing = [when for number, when in decided if number >= len(logged) and when < ended - 0.5]
     assert missing == []
     assert len(logged) > 100
 
@@ -468,6 +480,29 @@ def test_a_fork_writes_its_own(tmp_path: Path) -> None:
     here = os.path.dirname(__file__)  # noqa: PTH120 - an argument
     subprocess.run([sys.executable, "-W", "ignore", "-c", program, tmp_path / "log", here], check=True)
     assert sorted(line["decision_id"] for line in lines(tmp_path / "log")) == ["child", "parent"]
+
+
+def test_a_fork_opens_its_own_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that was open when the process forked is one lock for both, which keeps neither out."""
+    closed: list[int] = []
+    target = Stubborn(broken=False)
+    monkeypatch.setattr(target, "close", lambda: closed.append(os.getpid()))
+    writer = LogWriter(target, lambda _: b"", 0.001, 1_000, lambda _: None)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    writer.put(b"1\n")
+    assert closed == [-1]
+    writer.close()
+    assert target.data == b"1\n"
+
+
+def test_no_caller_can_fill_the_log() -> None:
+    """Of what can be as long as a body, a path of keys, an id, a URL, only the beginning is written."""
+    long = "k" * 1_000_000
+    found = replace(decide("<|im_end|>").violations[0], path=f"$.{long}")
+    refusal = Refusal(Blame.SHAPE, "request.shape", f"$.{long}", f"$.{long}: wrong.")
+    call = Call(f"/{long}", long, long)
+    line = written(replace(CLEAN, call=call, violations=(found,), count=1, refusal=refusal, protocol=long))
+    assert len(json.dumps(line)) < 5_000
 
 
 def test_standard_output_can_be_the_log() -> None:

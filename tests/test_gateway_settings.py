@@ -31,6 +31,7 @@ def test_every_setting_has_a_variable() -> None:
         "GUARDTOK_DECISION_LOG": "-",
         "GUARDTOK_METRICS": "0",
         "GUARDTOK_BUNDLE_KEY": "key.pem",
+        "GUARDTOK_MIN_REVISION": "7",
     }
     assert Settings.from_env(environ) == Settings(
         policy="strict",
@@ -44,6 +45,7 @@ def test_every_setting_has_a_variable() -> None:
         decision_log="-",
         metrics=False,
         bundle_key="key.pem",
+        min_revision=7,
     )
     assert {f"GUARDTOK_{name.upper()}" for name in Settings.__slots__} == set(environ)
 

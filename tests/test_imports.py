@@ -9,8 +9,10 @@ import pytest
 
 # Extras, and dependencies that only one verb, one sink or one file format needs.
 DEFERRED = {
+    "anyio",
     "awkward",
     "click",
+    "cryptography",
     "gigatoken",
     "hypothesis",
     "jinja2",
@@ -18,6 +20,8 @@ DEFERRED = {
     "mistral_common",
     "numpy",
     "openai_harmony",
+    "opentelemetry",
+    "prometheus_client",
     "rich",
     "riptoken",
     "ruamel",
@@ -27,6 +31,7 @@ DEFERRED = {
     "tokenizers",
     "torch",
     "transformers",
+    "watchfiles",
 }
 
 # The finder sees every import that is tried, so a guarded `try: import torch` counts where torch is not installed, too.
@@ -89,6 +94,12 @@ def test_without_torch_the_extra_is_named() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'guardtok[torch]'" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["live", "decision_log", "metrics", "spans"])
+def test_what_operates_a_gateway_waits_for_its_packages(module: str) -> None:
+    """Who only checks texts in process can hold a live guard and a decision log without the extra."""
+    assert tried_by(f"import guardtok.gateway.{module}, guardtok.bundles") & DEFERRED == set()
 
 
 @pytest.mark.parametrize("statement", ["import click", "try: import litellm\nexcept ImportError: pass"])

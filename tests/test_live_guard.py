@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BLOCKS = 'guardtok: 1\nname: p\nsources:\n  user: {default: block}\n  "*": {default: escape}\n'
 ESCAPES = 'guardtok: 1\nname: p\nsources:\n  user: {default: escape}\n  "*": {default: escape}\n'
+OTHERS = ESCAPES.replace("user: {default: escape}", "user: {default: strip}")
 SOON = 20.0
 """Seconds within which a change is heard of, on a busy machine too."""
 
@@ -252,8 +253,9 @@ def mount(folder: Path, version: str, text: str) -> None:
         (folder / "p.yaml").symlink_to("..data/p.yaml")
 
 
-def test_a_config_map_is_followed(tmp_path: Path) -> None:
-    """The swap of `..data` is heard again and again, though the file's own link never changes."""
+def test_a_config_map_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each swap of `..data` is heard, and what changes in the folder that it leads to now."""
+    monkeypatch.setattr(live, "POLL", 60.0)  # Which would hide a watch that is deaf.
 
     async def follow() -> None:
         mount(tmp_path / "m", "1", BLOCKS)
@@ -262,7 +264,9 @@ def test_a_config_map_is_followed(tmp_path: Path) -> None:
             for version, text, then in (("2", ESCAPES, "escape"), ("3", BLOCKS, "block"), ("4", ESCAPES, "escape")):
                 mount(tmp_path / "m", version, text)
                 await until(lambda then=then: action(guards) == then)  # type: ignore[misc]
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(1)  # Until the new folder is watched.
+                (tmp_path / "m" / f"..{version}" / "p.yaml").write_text(OTHERS, encoding="utf-8")
+                await until(lambda: action(guards) == "strip")
 
     asyncio.run(follow())
 

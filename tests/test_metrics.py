@@ -25,8 +25,9 @@ from guardtok.errors import MissingExtraError
 from guardtok.gateway.decision import Blame, Call, Decision, Refusal
 from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.live import LiveGuard
-from guardtok.gateway.metrics import OTHER, PROTOCOLS, Metrics
+from guardtok.gateway.metrics import OTHER, Metrics
 from guardtok.gateway.spans import NAME, Spans
+from guardtok.requests import PROTOCOLS
 
 DOCS = Path(__file__).parent.parent / "docs"
 POLICY = Policy.parse(
@@ -247,6 +248,14 @@ def test_a_span_tells_of_the_decision(exporter: tuple[TracerProvider, InMemorySp
     assert attributes["guardtok.findings"] == 2
     assert attributes["guardtok.policy.revision"] == 7
     assert "<|im_start|>" not in json.dumps(attributes)
+
+
+def test_the_strictest_rule_is_named(exporter: tuple[TracerProvider, InMemorySpanExporter]) -> None:
+    """Where nothing is refused, the rule that asks for most stands for all."""
+    provider, kept = exporter
+    Spans(provider)(replace(decide("<|im_end|> <|im_start|> <|im_end|>"), refusal=None))
+    attributes = kept.get_finished_spans()[0].attributes or {}
+    assert attributes["security_rule.name"] == "user.block[<_|im_start|>]"
 
 
 def test_a_clean_text_names_no_rule(exporter: tuple[TracerProvider, InMemorySpanExporter]) -> None:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 MAX_FINDINGS = 32
 """Findings of one decision that are listed, each with how often it is among the violations; `count` has them all."""
 
+MAX_CHARS = 256
+"""Characters of a path, an id or another text that a caller can make as long as a body; the rest is cut off."""
+
 _ELSEWHERE = ("version", "policy", "policy_digest", "tokenizer", "request_id")
 """Fields of a violation that stand once in the line."""
 
@@ -105,7 +108,7 @@ class DecisionLog:
 
         # Who asks chooses these, and some are part of a URL.
         def safe(text: str | None) -> str | None:
-            return None if text is None else defuse(text, snapshot.guard.ruleset)
+            return None if text is None else defuse(text[:MAX_CHARS], snapshot.guard.ruleset)
 
         record: dict[str, Any] = {
             "decision_id": decision.id,
@@ -129,7 +132,7 @@ class DecisionLog:
                     "blame": refusal.blame.value,
                     "rule": safe(refusal.rule),
                     "path": safe(refusal.path),
-                    "message": safe(refusal.message),
+                    "message": defuse(refusal.message[: 4 * MAX_CHARS], snapshot.guard.ruleset),
                 },
             },
             "metrics": {"timer_guard_ns": int(decision.seconds * 1e9)},
@@ -168,6 +171,7 @@ def _findings(violations: tuple[Violation, ...]) -> list[dict[str, Any]]:
             record = each.to_dict()
             for name in _ELSEWHERE:
                 del record[name]
+            record["path"] = each.path[:MAX_CHARS]
             found[key] = record
     return list(found.values())
 

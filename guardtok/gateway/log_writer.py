@@ -90,7 +90,9 @@ class LogWriter:
     def put(self, line: bytes) -> None:
         """Take a line, with its line feed."""
         if self._process != os.getpid():
-            self._begin()  # A fork has neither its parent's thread nor a claim on what waits there.
+            # A fork has neither its parent's thread nor a claim on what waits there, and shares its locks.
+            self._target.close()
+            self._begin()
         with self._state:
             kept = self._size + len(line) <= self._buffer
             if kept:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from guardtok.errors import MissingExtraError
 from guardtok.gateway.decision import Blame
+from guardtok.requests import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the buckets, in seconds: from a short chat to a body of many megabytes."""
-
-PROTOCOLS = frozenset({"openai.chat", "openai.completions", "openai.responses", "anthropic.messages"})
 
 OTHER = "other"
 """The label for a protocol or a source that nobody knows."""

@@ -48,6 +48,7 @@ class Settings:
             `GUARDTOK_METRICS`, `true` or `false`.
         bundle_key: The file of the public key (PEM) that the policy must be signed with, or none;
             `GUARDTOK_BUNDLE_KEY`.
+        min_revision: The lowest revision of a bundle that is taken; `GUARDTOK_MIN_REVISION`.
     """
 
     policy: str | os.PathLike[str] | Policy | None = None
@@ -61,6 +62,7 @@ class Settings:
     decision_log: str | os.PathLike[str] | None = None
     metrics: bool = False
     bundle_key: str | os.PathLike[str] | None = None
+    min_revision: int = 0
 
     def __post_init__(self) -> None:
         for name in ("max_body", "max_reply"):
@@ -138,12 +140,14 @@ class Settings:
                     "A policy that is an object was signed by nobody. Name its bundle, or no bundle_key."
                 )
             return LiveGuard(Guard.load(self.policy, self.tokenizer, sinks=sinks), told=told)
-        return LiveGuard.load(self.policy, self.tokenizer, sinks=sinks, bundle_key=key, told=told)
+        return LiveGuard.load(
+            self.policy, self.tokenizer, sinks=sinks, bundle_key=key, min_revision=self.min_revision, told=told
+        )
 
 
 def _read_number(text: str, variable: str) -> int:
     if not text.isdecimal() or len(text) > 18:  # noqa: PLR2004 - more digits than any size has
-        raise SettingsError(f"{variable} is not a number of bytes.")
+        raise SettingsError(f"{variable} is not a whole number.")
     return int(text)
 
 
@@ -165,6 +169,7 @@ def _read_text(text: str, _variable: str) -> str:
 _READERS: dict[str, Callable[[str, str], object]] = {
     "max_body": _read_number,
     "max_reply": _read_number,
+    "min_revision": _read_number,
     "prefixes": _read_paths,
     "open_paths": _read_paths,
     "flat_errors": _read_switch,
