@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from guardtok import Guard
+from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.guardrails import DIALECTS, routes
+from guardtok.gateway.guardrails.inputs import _places_of_texts
+from guardtok.gateway.live import LiveGuard
+from guardtok.policy import parse_policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +128,21 @@ def test_one_text_of_two_roles_is_the_word_of_neither(service: Service) -> None:
     told = service.ask(LITELLM, {"input_type": "request", "texts": [ATTACK], "structured_messages": messages})
     assert told["texts"] == [BROKEN]
     assert "unknown" in {violation.source for violation in service.decisions[-1].violations}
+
+
+def test_many_texts_that_are_the_same_cost_no_more_than_others() -> None:
+    """A text that stands in every message is looked up once, and not once for each."""
+    count = 4_000
+    looked = 0
+
+    class Counting(dict[str, Json]):
+        def get(self, *key: Json) -> Json:
+            nonlocal looked
+            looked += 1
+            return super().get(*key)
+
+    assert len(_places_of_texts([Counting(message) for message in chat(*["a"] * count)])) == 1
+    assert looked <= 3 * count
 
 
 def test_a_rewrite_that_litellm_does_not_take_back_is_a_block(service: Service) -> None:
@@ -430,6 +450,21 @@ def test_a_guard_that_fails_admits_nothing(path: str) -> None:
         told = client.post(path, json=questions[path])
     assert refuses(path, told.json())
     assert "im_end" not in told.text
+
+
+def test_replies_pass_where_no_rule_asks_for_them() -> None:
+    """A policy that says nothing of the assistant says nothing of replies, streamed ones included."""
+    unruled = Guard.load(parse_policy('{guardtok: 1, sources: {"*": {default: block}}}'), "guardtok", sinks=())
+    asked = {
+        LITELLM: ({"input_type": "response", "texts": [ATTACK]}, "NONE"),
+        RESPONSE: ({"body": {"choices": [{"message": {"role": "", "content": ATTACK}}]}}, "Nothing was changed."),
+        PORTKEY: (hook("chatComplete", None, after=True), True),
+    }
+    with TestClient(Starlette(routes=routes(Gatekeeper(LiveGuard(unruled))))) as client:
+        for path, (body, said) in asked.items():
+            told = client.post(path, json=body).json()
+            action = told.get("action", told.get("verdict"))
+            assert said == (action["reason"] if isinstance(action, dict) else action)
 
 
 SPICED = st.text(max_size=8) | st.sampled_from([*FORMS, ATTACK, BLOCKED, "\ud800", "user", "assistant", "text"])

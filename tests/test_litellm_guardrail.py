@@ -15,6 +15,11 @@ from guardrail_service import FORMS, POLICY, make
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardtok import Guard
+from guardtok.gateway.gatekeeper import Gatekeeper
+from guardtok.gateway.live import LiveGuard
+from guardtok.policy import parse_policy
+
 # LiteLLM fetches a list of prices when it is imported, unless told to take its own copy.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 with warnings.catch_warnings():
@@ -30,7 +35,7 @@ with warnings.catch_warnings():
     from guardtok.gateway.litellm_replies import write_back
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from guardtok.gateway.decision import Decision
@@ -504,6 +509,44 @@ def test_anthropics_events_are_judged_as_bytes(guarded: Json) -> None:
     made = b"".join(stream(guarded[0], said(), {"litellm_logging_obj": log}))
     assert b"<|im_end|>" not in made
     assert b"message_stop" in made
+
+    async def said_otherwise(read: Callable[[bytes], Json]) -> Json:
+        async def chunks() -> AsyncIterator[Json]:
+            async for chunk in await said():
+                yield read(chunk)
+
+        return chunks()
+
+    for read, kind in ((bytes.decode, str), (lambda chunk: json.loads(chunk.partition(b"data: ")[2]), dict)):
+        parts = stream(guarded[0], said_otherwise(read), {"litellm_logging_obj": log})
+        assert {type(part) for part in parts} == {kind}
+        assert "<|im_end|>" not in "".join(map(str, parts))
+
+
+def test_a_stream_of_a_kind_that_nobody_knows_is_refused(guarded: Json) -> None:
+    """Bytes of another call than Anthropic's cannot be judged; where no rule asks for it, they pass."""
+
+    async def said() -> Json:
+        return _bytes(b"data: x")
+
+    with pytest.raises(GuardrailRaisedException, match="cannot be judged"):
+        stream(guarded[0], said())
+    unruled = Guard.load(parse_policy('{guardtok: 1, sources: {"*": {default: escape}}}'), "guardtok", sinks=())
+    guardrail = GuardtokGuardrail(gatekeeper=Gatekeeper(LiveGuard(unruled)), event_hook=MODES, default_on=True)
+    assert stream(guardrail, said()) == [b"data: x"]
+    assert post_call(guardrail, {}, reply(ATTACK)).choices[0].message.content == ATTACK
+
+
+def test_a_reply_that_does_not_take_its_change_is_refused(guarded: Json) -> None:
+    """What goes out is looked at once more."""
+
+    class Stubborn(litellm.ModelResponse):
+        def model_dump(self, **_: Json) -> Json:
+            return {"choices": [{"message": {"role": "assistant", "content": ATTACK}}]}
+
+    with pytest.raises(GuardrailRaisedException) as caught:
+        post_call(guarded[0], {}, Stubborn(choices=[{"message": {"role": "assistant", "content": ATTACK}}]))
+    assert caught.value.status_code == 500
 
 
 # --- modes and configuration ---------------------------------------------------------------------------------------

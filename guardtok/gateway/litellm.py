@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from typing_extensions import assert_never
 
-from guardtok.errors import MissingExtraError, RequestError, is_failure
+from guardtok.errors import MissingExtraError, RequestError, VerificationError, is_failure
 from guardtok.gateway.decision import Blame, Call, Refusal
 from guardtok.gateway.guardrails.inputs import Inputs, judge_reply, judge_request
 from guardtok.gateway.litellm_bodies import protocol_of, put_body, read_logged, take_body
@@ -143,7 +143,12 @@ class GuardtokGuardrail(CustomGuardrail):
             outcome = await asyncio.to_thread(self._gatekeeper.judge_reply, old, protocol, call, snapshot)
             self._record(outcome.decision, data, GuardrailEventHooks.post_call)
             self._check(outcome.refusal)
-            return write_back(response, old, outcome.body) if outcome.decision.changed else response
+            if not outcome.decision.changed:
+                return response
+            made = write_back(response, old, outcome.body)
+            if to_json(made) != outcome.body:
+                raise VerificationError("A reply of LiteLLM's did not take what was to be changed in it.")
+            return made
 
     async def async_post_call_streaming_iterator_hook(
         self,
@@ -232,11 +237,13 @@ class GuardtokGuardrail(CustomGuardrail):
         if input_type != "request" and not are_ruled(self._gatekeeper.current.guard.policy):
             return inputs
         judge = judge_request if input_type == "request" else judge_reply
-        call = self._call(request_data, "apply_guardrail")
-        judged = await asyncio.to_thread(judge, self._gatekeeper, taken, call)
         hook = GuardrailEventHooks.pre_call if input_type == "request" else GuardrailEventHooks.post_call
-        self._record(judged.outcome.decision, request_data, hook)
-        self._check(judged.outcome.refusal)
+        with self._closed():
+            judged = await asyncio.to_thread(
+                judge, self._gatekeeper, taken, self._call(request_data, "apply_guardrail")
+            )
+            self._record(judged.outcome.decision, request_data, hook)
+            self._check(judged.outcome.refusal)
         made = {theirs: getattr(judged.inputs, ours) for ours, theirs in names.items()}
         return {**inputs, **{name: value for name, value in made.items() if value is not None}}
 

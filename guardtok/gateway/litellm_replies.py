@@ -63,8 +63,8 @@ def _write_items(reply: dict[str, Any], old: Mapping[str, Any], new: Mapping[str
 
 
 def protocol_of_stream(chunk: object, call_type: object) -> str | None:
-    """Return the protocol of a streamed reply, by its first chunk; of bytes, by LiteLLM's name of the call."""
-    if isinstance(chunk, (bytes, str)):
+    """Return the protocol of a streamed reply, by its first chunk; Anthropic's by LiteLLM's name of the call."""
+    if isinstance(chunk, (bytes, str, dict)):
         name = str(getattr(call_type, "value", call_type))
         return "anthropic.messages" if name.endswith("anthropic_messages") else None
     kind = getattr(chunk, "type", None)
@@ -79,7 +79,7 @@ class Chunks:
     A chunk that comes out as it went in is the same object; one that does not is made anew, of the class of its kind.
     """
 
-    __slots__ = ("_gate", "_kinds", "_open", "_reader", "_sent")
+    __slots__ = ("_gate", "_kinds", "_open", "_reader", "_sent", "_wire")
 
     def __init__(self, open_gate: Callable[[Any], ReplyGate]) -> None:
         """Begin a reply; `open_gate` makes the gate when the first chunk shows what it is."""
@@ -88,6 +88,7 @@ class Chunks:
         self._reader = EventReader()
         self._kinds: dict[str, type[BaseModel]] = {}
         self._sent: tuple[bytes, Any] = (b"", None)
+        self._wire: type | None = None
 
     def feed(self, chunk: Any) -> tuple[list[Any], Refusal | None]:  # noqa: ANN401 - a chunk of any class
         """Return what can go on after a chunk, and why nothing goes on after that, or None."""
@@ -95,8 +96,9 @@ class Chunks:
             self._gate = self._open(chunk)
         if isinstance(chunk, (bytes, str)):
             # Anthropic's events pass through LiteLLM as they are written.
+            self._wire = type(chunk)
             passage = self._gate.feed(chunk.encode() if isinstance(chunk, str) else chunk)
-            return [passage.data] if passage.data else [], passage.refusal
+            return self._write(passage.data), passage.refusal
         value = to_json(chunk)
         data = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
         self._sent = data, chunk
@@ -110,7 +112,7 @@ class Chunks:
         if self._gate is None:
             return [], None
         passage = self._gate.finish()
-        made = list(self._rebuild(passage.data)) if self._kinds else [passage.data] if passage.data else []
+        made = self._write(passage.data) if self._wire else list(self._rebuild(passage.data))
         return made, passage.refusal
 
     def close(self) -> Decision | None:
@@ -119,6 +121,10 @@ class Chunks:
             return None
         self._gate.close()
         return self._gate.decision
+
+    def _write(self, made: bytes) -> list[Any]:
+        # Events come out of the gate whole, so no character is cut.
+        return [made.decode() if self._wire is str else made] if made else []
 
     def _rebuild(self, made: bytes) -> Iterator[Any]:
         for event in self._reader.feed(made):

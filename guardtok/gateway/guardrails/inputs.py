@@ -61,15 +61,15 @@ def judge_request(gatekeeper: Gatekeeper, inputs: Inputs, call: Call, snapshot: 
     known_texts = _places_of_texts(messages)
     known_calls = _places_of_calls(messages)
     aligned = [text for _, text in _texts_in(messages)] == texts
-    loose = [aligned or _is_known(text, known_texts, messages) for text in texts]
+    known = [aligned or text in known_texts for text in texts]
     loose_calls = [one for one in calls if _key(one) not in known_calls]
     body: Message = {"messages": [*messages]}
     if loose_calls:
         body["messages"].append({"role": "assistant", "content": None, "tool_calls": loose_calls})
     if inputs.tools is not None:
         body["tools"] = inputs.tools
-    if not all(loose):
-        body["texts"] = ["" if known else text for known, text in zip(loose, texts, strict=True)]
+    if not all(known):
+        body["texts"] = ["" if is_known else text for is_known, text in zip(known, texts, strict=True)]
     outcome = gatekeeper.judge_request(body, "openai.chat", call, snapshot)
     if outcome.refusal is not None:
         return Judged(outcome, inputs, loose_calls=False)
@@ -80,8 +80,8 @@ def judge_request(gatekeeper: Gatekeeper, inputs: Inputs, call: Call, snapshot: 
     else:
         by_place = dict(new_texts)
         went = [
-            by_place[known_texts[text][0]] if known else outcome.body["texts"][index]
-            for index, (known, text) in enumerate(zip(loose, texts, strict=True))
+            by_place[known_texts[text]] if is_known else outcome.body["texts"][index]
+            for index, (is_known, text) in enumerate(zip(known, texts, strict=True))
         ]
     rest = iter(made[len(messages)]["tool_calls"] if loose_calls else ())
     new_calls = [_at(made, known_calls[_key(one)]) if _key(one) in known_calls else next(rest) for one in calls]
@@ -148,17 +148,14 @@ def _walk_texts(messages: Sequence[Any]) -> Iterator[tuple[tuple[int, int], str]
                     yield (index, number), part["text"]
 
 
-def _places_of_texts(messages: Sequence[Any]) -> dict[str, list[tuple[int, int]]]:
-    places = defaultdict(list)
+def _places_of_texts(messages: Sequence[Any]) -> dict[str, tuple[int, int]]:
+    """Return where each text stands first, of those that have one source: all messages with it are of one role."""
+    places: dict[str, tuple[int, int]] = {}
+    roles: dict[str, set[str]] = defaultdict(set)
     for place, text in _walk_texts(messages):
-        places[text].append(place)
-    return dict(places)
-
-
-def _is_known(text: str, places: dict[str, list[tuple[int, int]]], messages: Sequence[Any]) -> bool:
-    """Return whether a text has one source: it stands in messages, all of one role."""
-    roles = {json.dumps(messages[index].get("role")) for index, _ in places.get(text, ())}
-    return len(roles) == 1
+        places.setdefault(text, place)
+        roles[text].add(json.dumps(messages[place[0]].get("role")))
+    return {text: place for text, place in places.items() if len(roles[text]) == 1}
 
 
 def _places_of_calls(messages: Sequence[Any]) -> dict[str, tuple[int, int]]:

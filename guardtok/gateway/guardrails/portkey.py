@@ -1,7 +1,7 @@
 """Portkey's webhook: `POST /portkey`, for `beforeRequestHook` and `afterRequestHook`.
 
-Portkey counts an error as a pass unless a check has `fail_on_error`, and so does it a timeout. So every refusal is a
-verdict with status 200; against silence nothing helps that is said here.
+Portkey counts an error as a pass unless a check has `failOnError`, and a timeout is one. So every refusal is a verdict
+with status 200; against silence nothing helps that is said here.
 """
 
 from __future__ import annotations
