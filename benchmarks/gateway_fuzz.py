@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,12 @@ def fuzz(count: int) -> str:
     """
     stand_in = StandIn()
     statuses: dict[int, int] = {}
-    with served(stand_in) as url, serving("--upstream", url) as gateway, httpx.Client(base_url=gateway.url) as client:
+    with (
+        served(stand_in) as url,
+        serving("--upstream", url, "--decision-log", os.devnull) as gateway,
+        # A request that hangs is a failure, and a machine that is busy is none.
+        httpx.Client(base_url=gateway.url, timeout=60) as client,
+    ):
 
         @seed(6)
         @settings(

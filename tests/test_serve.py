@@ -13,6 +13,8 @@ import httpx
 import openai
 import pytest
 
+from guardtok.errors import SettingsError
+from guardtok.gateway.proxy.process import Processes, ServeError, bind, run
 from tests.command_line import guardtok
 from tests.serving import Served, serving, until
 from tests.upstream import StandIn, served
@@ -251,6 +253,20 @@ def test_workers_end_with_their_parent(behind: tuple[StandIn, str]) -> None:
         members = children_of(running.process.pid)
         running.process.kill()
         until(lambda: not any(Path(f"/proc/{each}").exists() for each in members), 20)
+
+
+def fail_to_start() -> None:
+    """Stand in for a service whose policy has gone bad since the start."""
+    raise SettingsError("the policy is gone")
+
+
+def test_workers_that_cannot_start_end_the_service(capfd: pytest.CaptureFixture[str]) -> None:
+    """They are not started again and again where none serves, and say why in one line each."""
+    with bind("127.0.0.1", 0) as listener, pytest.raises(ServeError, match="No worker can start"):
+        run(fail_to_start, listener, Processes(workers=2, grace=1))
+    told = capfd.readouterr().err
+    assert "the policy is gone" in told
+    assert "Traceback" not in told
 
 
 def test_without_an_upstream_it_is_a_guardrail_service() -> None:
