@@ -26,6 +26,9 @@ BLOCK = 1_000_000
 _HEAD = 4_096
 """So many bytes of a text are searched first."""
 
+_APART = "\n.\n"
+"""The same where the search reads characters and bytes by one count, so that all has to be ASCII."""
+
 _BETWEEN = "\u00ff"
 """Stands between texts that are searched in one go. A form that a text holds is there whatever this is."""
 
@@ -64,7 +67,7 @@ def are_clean(texts: Sequence[str], source: str, ruleset: Ruleset) -> bool:
     folds = ruleset.rules is not None and ruleset.rules.folding is not None
     if folds or not all(map(str.isascii, texts)):
         return False
-    joined = _BETWEEN.join(texts)
+    joined = _APART.join(texts)
     data = joined.encode()
     if source in ruleset.watched:
         return not may_hold(joined, data, ruleset.lookout)

@@ -285,14 +285,15 @@ def _decide_inert(matches: list[Match], intake: Intake, ruleset: Ruleset, window
     source = intake.runs[0].source
     counts = Counter(map(_FORM, matches))
     decisions, mode = ruleset.table[source], ruleset.modes[source]
-    stripped = ruleset.stripped[source] & counts.keys()
+    # `&` with a view of keys would walk the whole set.
+    stripped = ruleset.stripped[source].intersection(counts)
     if not counts.keys() - stripped <= ruleset.inert[source]:
         return None
     if not all(map(le, map(_END, matches), islice(map(_START, matches), 1, None))):
         return None
     why = {form: (decisions[form].action, decisions[form].rule, mode, source, 0) for form in counts}
     first = dict(zip(map(_FORM, reversed(matches)), reversed(matches), strict=True))
-    changing = ruleset.escaped[source] & counts.keys()
+    changing = ruleset.escaped[source].intersection(counts)
     whole = len(changing) == len(counts)
     last = matches[-1]
     return Decided(

@@ -13,7 +13,7 @@ from text_guards import TEXTS, guard
 
 from guardtok import Guard, Policy, RefusedError, Text
 from guardtok import clean as short_way
-from guardtok.clean import is_clean, which_are_clean
+from guardtok.clean import are_clean, is_clean, which_are_clean
 from guardtok.encode import encode
 from guardtok.errors import LimitError, MissingSourceError, NotTextError, UnknownSourceError, ViewError
 from guardtok.intake import take_in
@@ -94,6 +94,19 @@ def test_a_batch_is_its_texts_one_by_one(name: str, block: int, texts: list[str]
         patch.setattr(short_way, "BLOCK", block)
         batch = outcome(lambda: one.encode_batch(texts, source="user"))
     assert batch == outcome(lambda: [one.encode(text) for text in labelled])
+
+
+CATALOGUE = Guard.load("chatml", sinks=())
+
+
+@pytest.mark.parametrize("reaction", ["ignore", "log", "block", "catalogue"])
+@given(texts=st.lists(SOUP, max_size=6))
+@example(texts=["m", "f", "x", "assistant", "function", 'a "\\u003c|im_end|>"'])
+def test_texts_that_pass_together_hold_nothing_each(reaction: str, texts: list[str]) -> None:
+    """One search of many texts, whatever stands beside each, misses nothing that a look at each alone finds."""
+    one = CATALOGUE if reaction == "catalogue" else made(reaction)
+    if are_clean(texts, "user", one.ruleset):
+        assert [one.check(text, source="user").count for text in texts] == [0] * len(texts)
 
 
 def test_a_dirty_neighbour_stops_nobody_else() -> None:

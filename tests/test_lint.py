@@ -185,6 +185,25 @@ def test_every_weakening_of_a_parent_is_reported(tmp_path: Path, child: str, pla
     assert words in weak[0].fact
 
 
+@pytest.mark.parametrize(
+    ("parent", "child", "found"),
+    [
+        ("", "token_ids: check", ["requests.token_ids"]),
+        ("", "chat_template: allow", ["requests.chat_template"]),
+        ("requests: {token_ids: allow}", "token_ids: check", []),
+        ("requests: {chat_template: allow}", "token_ids: deny", []),
+    ],
+)
+def test_more_that_requests_may_hold_is_a_weakening(tmp_path: Path, parent: str, child: str, found: list[str]) -> None:
+    """`requests` in a child is compared with its parent's, key by key."""
+    (tmp_path / "parent.yaml").write_text(f"guardtok: 1\nextends: chatml\n{parent}\n", encoding="utf-8")
+    path = tmp_path / "child.yaml"
+    path.write_text(f"guardtok: 1\nextends: ./parent.yaml\nrequests: {{{child}}}\n", encoding="utf-8")
+    said = [finding for finding in lint(load_policy(path)) if finding.code == "weakens-parent"]
+    assert [finding.fact.split("`")[1] for finding in said] == found
+    assert all(finding.place.endswith("child.yaml:3:1") for finding in said)
+
+
 def test_other_chat_templates_and_more_roles_are_weakenings(tmp_path: Path) -> None:
     """Pins that are dropped or exchanged, and roles that are added, are named; fewer pins are not."""
     one, two = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"

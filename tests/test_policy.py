@@ -26,6 +26,7 @@ from guardtok.policy import (
     parse_policy,
     shipped_policies,
 )
+from guardtok.policy.model import CallerTemplate, RequestRules, TokenIds
 from guardtok.policy.schema import json_schema
 from guardtok.violation import Action, Mode
 
@@ -339,6 +340,19 @@ def test_whatever_decides_is_in_the_digest(old: str, new: str) -> None:
     """Each key of the schema that changes a decision or a record changes the digest."""
     assert old in EXAMPLE
     assert parse_policy(EXAMPLE.replace(old, new)).digest != parse_policy(EXAMPLE).digest
+
+
+def test_rules_of_requests_are_merged_key_by_key_and_are_in_the_digest(tmp_path: Path) -> None:
+    """A child's key replaces its parent's alone; the defaults leave the digest as it was before there was the key."""
+    (tmp_path / "parent.yaml").write_text("guardtok: 1\nname: n\nrequests: {token_ids: check}\n", encoding="utf-8")
+    child = tmp_path / "child.yaml"
+    child.write_text("guardtok: 1\nextends: ./parent.yaml\nrequests: {chat_template: allow}\n", encoding="utf-8")
+    assert load_policy(child).requests == RequestRules(CallerTemplate.ALLOW, TokenIds.CHECK)
+    plain = parse_policy("guardtok: 1\nname: n")
+    assert plain.requests == RequestRules(CallerTemplate.REFUSE, TokenIds.DENY)
+    assert parse_policy("guardtok: 1\nname: n\nrequests: {token_ids: deny}").digest == plain.digest
+    assert parse_policy("guardtok: 1\nname: n\nrequests: {token_ids: check}").digest != plain.digest
+    assert parse_policy("guardtok: 1\nname: n\nrequests: {chat_template: allow}").digest != plain.digest
 
 
 def test_the_order_of_auto_tokens_is_in_the_digest() -> None:

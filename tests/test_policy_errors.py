@@ -53,6 +53,8 @@ MISTAKES = {
     "unquoted * alone": ("sources: {user: {block: [*, x]}}", "2:26", 'Quote it: "*".'),
     "a template that is no fingerprint": ("chat: {templates: [abc]}", "2:20", "64 hexadecimal digits"),
     "a role with a space": ("chat: {roles: ['a b']}", "2:16", "A role's name"),
+    "a template that is neither": ("requests: {chat_template: maybe}", "2:27", "only 'refuse' or 'allow'"),
+    "a key that requests have not": ("requests: {token_id: deny}", "2:12", "'token_ids'"),
     "a key that a chat has not": ("chat: {role: [a]}", "2:8", "'roles'"),
     "alias": ("groups: {a: [x], b: *x}", "2:21", "aliases are not read"),
     "anchor": ("groups: {a: &x [y]}", "2:13", "anchors are not read"),

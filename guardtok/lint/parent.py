@@ -16,7 +16,16 @@ from guardtok.dialects import catalogue
 from guardtok.errors import GuardtokError
 from guardtok.lint.finding import LintFinding, Severity, name_forms, name_sources, place_of
 from guardtok.policy.bounds import shown
-from guardtok.policy.model import ANY_SOURCE, LogText, Mark, Reaction, SourceRules, Surrogates
+from guardtok.policy.model import (
+    ANY_SOURCE,
+    CallerTemplate,
+    LogText,
+    Mark,
+    Reaction,
+    SourceRules,
+    Surrogates,
+    TokenIds,
+)
 from guardtok.policy.resolve import Decision, builtin_universe, mode_of, resolve, sources_of
 from guardtok.policy.selectors import declared_forms
 from guardtok.ruleset import bind
@@ -46,6 +55,8 @@ _FROM_MILD_TO_STRICT: Mapping[str, tuple[Enum, ...]] = MappingProxyType(
         "lookalikes": tuple(Reaction),
         "surrogates": tuple(Surrogates),
         "log": tuple(LogText)[::-1],
+        "chat_template": tuple(CallerTemplate)[::-1],
+        "token_ids": tuple(TokenIds)[::-1],
     }
 )
 
@@ -64,6 +75,7 @@ def review_parent(policy: Policy, tokenizer: Tokenizer | None) -> Iterator[LintF
     yield from _weaker_modes(policy, parent)
     yield from _weaker_lookalikes(policy, parent)
     yield from _weaker_settings(policy, parent)
+    yield from _weaker_requests(policy, parent)
     yield from _more_text(policy, parent)
 
 
@@ -196,6 +208,15 @@ def _weaker_settings(policy: Policy, parent: Policy) -> Iterator[LintFinding]:
         yield _finding(
             place_of(policy, "chat"), f"`chat.roles` names roles that {parent.name!r} refuses: {', '.join(added)}."
         )
+
+
+def _weaker_requests(policy: Policy, parent: Policy) -> Iterator[LintFinding]:
+    for key in ("chat_template", "token_ids"):
+        scale = _FROM_MILD_TO_STRICT[key]
+        value, before = getattr(policy.requests, key), getattr(parent.requests, key)
+        if scale.index(value) < scale.index(before):
+            fact = f"`requests.{key}` is {value.value}; in {parent.name!r} it is {before.value}."
+            yield _finding(place_of(policy, "requests"), fact)
 
 
 def _more_text(policy: Policy, parent: Policy) -> Iterator[LintFinding]:

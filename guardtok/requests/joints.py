@@ -91,16 +91,18 @@ def break_joints(
     Raises:
         VerificationError: A form could not be broken.
     """
-    seen: set[tuple[object, ...]] = set()
+    if all(piece.text == piece.text.strip() for piece in pieces):
+        ways = [way for way in ways if not way.trims]
+    joints = [(joint, joint.decide()) for joint in (_Joint(pieces, way, ruleset) for way in ways)]
+    yield from _strictest([(joint.intake, decided) for joint, decided in joints])
+    if not any(decided.breaks for _, decided in joints):
+        return
     # A break in one way can hardly make a form in another; if it did, the next round would break that.
     for _ in range(len(ways) + 2):
         broken = False
         for way in ways:
             joint = _Joint(pieces, way, ruleset)
             decided = joint.decide()
-            new = _only_new(decided, joint.intake, seen)
-            if new.groups:
-                yield joint.intake, new
             if decided.breaks and decided.refused is None:
                 joint.break_all(decided, breaker)
                 broken = True
@@ -166,18 +168,18 @@ class _Joint:
         return index < len(self._starts) and self._starts[index] < end
 
 
-def _only_new(decided: Decided, intake: Intake, seen: set[tuple[object, ...]]) -> Decided:
-    """Return what was not found before, in another way of joining."""
-
-    def is_new(finding: Finding) -> bool:
-        form, start, _ = finding.match
-        run = intake.runs[finding.run]
-        key = (form, run.path, intake.caller_position(run, start), finding.source, finding.action, finding.view)
-        if key in seen:
-            return False
-        seen.add(key)
-        return True
-
-    found = tuple(filter(is_new, decided.findings))
-    refused = next((f for f in found if f.action is Action.BLOCK and f.mode is Mode.ENFORCE), None)
-    return replace(decided, findings=found, groups=tuple((finding, 1) for finding in found), refused=refused)
+def _strictest(joints: list[tuple[Intake, Decided]]) -> Iterator[tuple[Intake, Decided]]:
+    """Yield what was found, each place once: of what it is in the ways of joining the strictest."""
+    places: dict[tuple[str, int], tuple[int, Finding]] = {}
+    for number, (intake, decided) in enumerate(joints):
+        for finding in decided.findings:
+            run = intake.runs[finding.run]
+            place = run.path, intake.caller_position(run, finding.match[1])
+            if place not in places or finding.action.severity > places[place][1].action.severity:
+                places[place] = number, finding
+    for number, (intake, decided) in enumerate(joints):
+        found = tuple(finding for at, finding in places.values() if at == number)
+        if found:
+            refused = next((f for f in found if f.action is Action.BLOCK and f.mode is Mode.ENFORCE), None)
+            groups = tuple((finding, 1) for finding in found)
+            yield intake, replace(decided, findings=found, groups=groups, refused=refused)

@@ -27,6 +27,7 @@ class Kind(Enum):
         JSON: A string that holds JSON is sanitized inside too.
         TEMPLATE: A chat template: code, which callers may not send unless the policy says so.
         IDS: Token ids, in lists or as the keys of a mapping.
+        EMBEDDINGS: Vectors in the place of token ids, which nobody can check.
         PROMPT: A string, strings, or token ids.
     """
 
@@ -35,6 +36,7 @@ class Kind(Enum):
     JSON = "json"
     TEMPLATE = "template"
     IDS = "ids"
+    EMBEDDINGS = "embeddings"
     PROMPT = "prompt"
 
 
@@ -82,7 +84,8 @@ class Label:
 
     def __post_init__(self) -> None:
         """Fill in what follows: a plain label is that of everything in it too."""
-        plain = self.kind in {Kind.TEXT, Kind.VERBATIM} and not (self.fields or self.by or self.items or self.joined)
+        whole = self.kind in {Kind.TEXT, Kind.VERBATIM, Kind.PROMPT}
+        plain = whole and not (self.fields or self.by or self.items or self.joined)
         other = self.rest or (self if plain else Label(self.source))
         object.__setattr__(self, "other", other)
         object.__setattr__(self, "item", self.items or other)
@@ -97,13 +100,3 @@ else `unknown`."""
 
 STAND_INS = MappingProxyType({PROMPT: "user", DECODING: UNKNOWN})
 """Sources that a policy may declare, and the built-in ones that stand for them where it does not."""
-
-
-def verbatim(source: str = UNKNOWN) -> Label:
-    """Return the label of a string that goes on as it is or not at all."""
-    return Label(source, kind=Kind.VERBATIM)
-
-
-VERBATIM = verbatim()
-UNNAMED = Label(UNKNOWN)
-"""The label of what nobody names."""

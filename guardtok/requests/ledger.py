@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from guardtok.errors import LimitError, RefusedError, RequestError, SurrogateError
-from guardtok.records import Report, Tally, defuse, record_refusal
+from guardtok.records import LOGGED_GROUPS, Report, Tally, defuse, record_refusal
 from guardtok.violation import Action, Mode, Verdict
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Ledger:
 
     def groups(self) -> Iterator[Violation]:
         """Yield what a log gets."""
-        yield from (record for _, record in self._objections)
+        yield from (record for _, record in self._objections[:LOGGED_GROUPS])
         yield from self._tally.records()
 
     def verdict(self) -> Verdict:

@@ -6,24 +6,28 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from guardtok.errors import RequestError, near_match
-from guardtok.requests.labels import Kind, Label
-from guardtok.requests.openai_chat import CHAT, options
+from guardtok.requests.anthropic_messages import MESSAGES
+from guardtok.requests.openai_chat import CHAT, COMPLETIONS
+from guardtok.requests.openai_responses import RESPONSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from guardtok.requests.labels import Label
+
 REQUESTS: Mapping[str, Label] = MappingProxyType(
     {
         "openai.chat": CHAT,
-        "openai.completions": options(prompt=Label("prompt", kind=Kind.PROMPT), suffix=Label("prompt")),
-        "openai.responses": CHAT,
-        "anthropic.messages": CHAT,
+        "openai.completions": COMPLETIONS,
+        "openai.responses": RESPONSES,
+        "anthropic.messages": MESSAGES,
     }
 )
 """The label of a request's body, by protocol."""
 
 PROTOCOLS = tuple(REQUESTS)
-"""The protocols: `openai.chat` holds for the extras of vLLM, SGLang and Ollama too."""
+"""The protocols. `openai.chat` and `openai.completions` hold for what vLLM, SGLang and Ollama add to them too, and the
+second for every body with a bare prompt: SGLang's `/generate`, Ollama's `/api/generate`, embeddings, `/tokenize`."""
 
 
 def label_request(protocol: str) -> Label:

@@ -15,7 +15,7 @@ from guardtok.requests.joints import Piece, break_joints, join, ways_to_join
 from guardtok.requests.labels import Kind
 from guardtok.requests.ledger import Ledger, refuse_changes
 from guardtok.requests.paths import spell
-from guardtok.requests.walk import BodyError, Walk
+from guardtok.requests.walk import BodyError, Walk, name_type
 from guardtok.sanitize import sanitize
 from guardtok.sinks import emit
 from guardtok.text import Text, labelled
@@ -116,7 +116,7 @@ class Rewriter:
         try:
             work.do(body, label)
         except BodyError as error:
-            ledger.give_up(error.rule, spell(error.place), error.fact)
+            ledger.give_up("request.size", spell(error.place), str(error))
         except LimitError as error:
             ledger.give_up_on(error, "$", 0)
         if not ledger.clean:
@@ -139,6 +139,7 @@ class _Work:
         self._ledger = ledger
         self._request_id = request_id
         self._walk = Walk(rewriter.ruleset, ledger)
+        self._torn = False  # whether a string is refused for its surrogates, so that it cannot be joined
         self._pieces: dict[tuple[int, Any], Piece] = {}
         self.body: dict[str, Any] = {}
         self.edits: dict[str, tuple[Edit, ...]] = {}
@@ -147,6 +148,9 @@ class _Work:
     def do(self, body: object, label: Label) -> None:
         """Walk the body, look at everything in it, and change what has to be changed."""
         walk = self._walk
+        if not isinstance(body, dict):
+            self._ledger.give_up("request.shape", "$", f"a mapping is needed here, not {name_type(body)}.")
+            return
         self.body = walk.copy(body, label, None, "$", None)
         if self._is_clean():
             return
@@ -167,7 +171,7 @@ class _Work:
     def _is_clean(self) -> bool:
         """Whether nothing in the body needs a decision, by one search: so it is with nearly all."""
         walk, ruleset = self._walk, self._ruleset
-        if walk.mixed:
+        if walk.mixed or any(leaf.inside is not None and leaf.inside.rewrite for leaf in walk.leaves):
             return False
         watched: list[str] = []
         others: list[str] = []
@@ -217,6 +221,7 @@ class _Work:
         try:
             report = self._rewriter.examiner.inspect(self._ruleset, original, None, self._request_id)
         except SurrogateError as error:
+            self._torn = True
             self._ledger.give_up_on(SurrogateError(f"{self._ledger.show(path)}: {error}"), path, len(original))
             return None
         if leaf.label.kind is Kind.VERBATIM:
@@ -266,7 +271,7 @@ class _Work:
         self._ledger.add(only_across(report))
 
     def _settle_joints(self) -> None:
-        if not self._walk.chains:
+        if not self._walk.chains or self._torn:
             return
         leaves = {(id(leaf.holder), leaf.step): leaf for leaf in self._walk.leaves}
         for chain in self._walk.chains:

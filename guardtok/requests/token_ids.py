@@ -11,13 +11,11 @@ if TYPE_CHECKING:
 
     from guardtok.ruleset import Ruleset
 
-MAX_LISTS = 100_000
-"""Lists of ids in one field."""
-
 
 def are_ids(value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    """Whether a prompt is one of ids: a list that begins with a number, or with a list."""
-    return isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], (int, float, list, tuple))
+    """Whether a prompt is one of ids: a number, or a list that begins with a number or with a list."""
+    first = value[0] if isinstance(value, (list, tuple)) and value else value
+    return isinstance(first, (int, float)) or (first is not value and isinstance(first, (list, tuple)))
 
 
 def copy_ids(value: Any) -> tuple[Any, list[int]] | None:  # noqa: ANN401 - any JSON value

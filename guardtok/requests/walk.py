@@ -20,9 +20,11 @@ from guardtok.requests.paths import spell
 from guardtok.requests.roles import is_role, say_unknown
 from guardtok.requests.token_ids import are_ids, copy_ids, find_reserved
 from guardtok.text import UNKNOWN, Text
-from guardtok.violation import visible
+from guardtok.violation import Mode, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from guardtok.requests.ledger import Ledger
     from guardtok.requests.paths import Node
     from guardtok.ruleset import Ruleset
@@ -52,6 +54,11 @@ _NO_IDS = (
     "token ids get past every rule about text, and the policy takes none. Send text, or say "
     "`requests: {token_ids: check}`."
 )
+_NO_EMBEDDINGS = (
+    "embeddings get past every rule about text, and nobody can check them. Send text, or say "
+    "`requests: {token_ids: allow}`."
+)
+_UNNAMED = Label(UNKNOWN)
 _TOO_DEEP = f"more than {MAX_DEPTH} lists and mappings inside one another. Flatten it."
 _TOO_MANY = f"the body has more than {MAX_PARTS:,} strings, keys, lists and mappings. Split the request."
 
@@ -90,13 +97,11 @@ class Leaf(NamedTuple):
 
 
 class BodyError(Exception):
-    """A body that cannot be walked to its end: where it stopped, and why. Never leaves this package."""
+    """A body that cannot be walked to its end, for it has too many parts. Never leaves this package."""
 
-    def __init__(self, rule: str, place: Node, fact: str) -> None:
-        super().__init__(fact)
-        self.rule = rule
+    def __init__(self, place: Node) -> None:
+        super().__init__(_TOO_MANY)
         self.place = place
-        self.fact = fact
 
 
 class Walk:
@@ -146,15 +151,18 @@ class Walk:
             depth: How many lists and mappings hold it.
 
         Raises:
-            BodyError: The value is no JSON, too deep or too large.
+            BodyError: The body has too many parts.
             LimitError: It has more characters than the policy takes.
         """
-        if label.shape is not Shape.ANY and value is not None:
-            _check_shape(value, label.shape, (node, step))
+        if label.shape is not Shape.ANY and value is not None and not isinstance(value, _SHAPES[label.shape]):
+            self._refuse((node, step), f"{label.shape.value} is needed here, not {name_type(value)}.")
+            label = _UNNAMED
         kind = label.kind
         if kind is not Kind.TEXT:
             if kind is Kind.TEMPLATE:
                 return self._take_template(value, (node, step))
+            if kind is Kind.EMBEDDINGS:
+                return self._take_embeddings(value, (node, step), depth)
             if kind is Kind.IDS or (kind is Kind.PROMPT and are_ids(value)):
                 return self._take_ids(value, label, (node, step))
         if isinstance(value, str):
@@ -163,7 +171,7 @@ class Walk:
             return value
         place = (node, step)
         if depth >= MAX_DEPTH:
-            raise BodyError("request.shape", place, _TOO_DEEP)
+            return self._refuse(place, _TOO_DEEP)
         if isinstance(value, dict):
             self._count(0, place)
             return self._copy_mapping(value, label, place, depth)
@@ -174,7 +182,7 @@ class Walk:
             return int.__int__(value)
         if isinstance(value, float):
             return float.__float__(value)
-        raise BodyError("request.shape", place, f"a JSON value is needed, not {name_type(value)}.")
+        return self._refuse(place, f"a JSON value is needed, not {name_type(value)}.")
 
     def _copy_mapping(self, value: dict[Any, Any], label: Label, place: Node, depth: int) -> dict[str, Any]:
         if label.by:
@@ -185,7 +193,8 @@ class Walk:
             key = given
             if type(key) is not str:
                 if not isinstance(key, str):
-                    raise BodyError("request.shape", place, f"a key is a string, not {name_type(key)}.")
+                    self._refuse(place, f"a key is a string, not {name_type(key)}.")
+                    continue
                 key = str.__str__(key)
             named = fields.get(key)
             if named is None:
@@ -209,9 +218,7 @@ class Walk:
         for index, item in enumerate(value):
             made.append(self.copy(item, items, made, index, place, depth + 1))
         if label.joined:
-            chain = [each for index, item in enumerate(made) for each in _texts_of(made, index, item)]
-            if len(chain) > 1:
-                self.chains.append(chain)
+            self.chains += (chain for chain in _chains_of(made) if len(chain) > 1)
         return made
 
     def _take_string(self, value: str, label: Label, holder: Any, step: Any, node: Node | None) -> str:  # noqa: ANN401 - as copy
@@ -227,19 +234,20 @@ class Walk:
 
     def look_inside(self, text: str, label: Label, place: Node) -> Inside | None:
         """Read a string of JSON, if it is one, and walk what it holds."""
+        inner = None
         try:
             inner = read_json(text)
         except UnreadableError as error:
-            fact = str(error)
-        else:
-            if inner is None:
-                return None
-            inside = Inside([], inner.repeated)
-            room, self._room = self._room, self._room + len(text)  # Its characters were counted with the string.
-            inside.holder.append(self._copy_inner(inner.value, Label(label.source), inside.holder, place))
-            self._room = room
-            return inside
-        raise BodyError("request.shape", place, fact)
+            self._refuse(place, str(error))
+        if inner is None:
+            return None
+        # Readers differ in which of two equal keys counts; what goes on has one of each.
+        enforced = self._ruleset.modes[self.source_of(label)] is Mode.ENFORCE
+        inside = Inside([], inner.repeated and enforced)
+        room, self._room = self._room, self._room + len(text)  # Its characters were counted with the string.
+        inside.holder.append(self._copy_inner(inner.value, Label(label.source), inside.holder, place))
+        self._room = room
+        return inside
 
     def _copy_inner(self, value: Any, label: Label, holder: list[Any], place: Node) -> Any:  # noqa: ANN401 - any JSON value
         # Its content lies where the string lies, and not below an index.
@@ -259,9 +267,11 @@ class Walk:
         if isinstance(kind, str) and kind in label.cases:
             return label.cases[kind]
         where = (place, label.by)
+        if said is None and label.cases and isinstance(kind, str):
+            return Label(UNKNOWN, label.fields)
         if not isinstance(said, str):
-            fact = f"a message needs a {label.by}, such as 'user'; this one has {name_type(said)}."
-            raise BodyError("request.shape", where, fact)
+            self._refuse(where, f"a message needs a {label.by}, such as 'user'; this one has {name_type(said)}.")
+            return label.speaker(UNKNOWN)
         role, policy = str.__str__(said), self._ruleset.policy
         if not is_role(role, policy):
             self._ledger.object_to("request.role", spell(where), say_unknown(role, policy), len(role))
@@ -272,18 +282,24 @@ class Walk:
         if value is None:
             return None
         if not isinstance(value, str):
-            raise BodyError("request.shape", place, f"a chat template is a string, not {name_type(value)}.")
+            self._refuse(place, f"a chat template is a string, not {name_type(value)}.")
+            return None
         self._count(len(value), place)
         if self._ruleset.policy.requests.chat_template is CallerTemplate.REFUSE:
             self._ledger.object_to("request.chat_template", spell(place), _NO_TEMPLATE, len(value))
         return str.__str__(value)
+
+    def _take_embeddings(self, value: Any, place: Node, depth: int) -> Any:  # noqa: ANN401 - any JSON value
+        if value is not None and self._ruleset.policy.requests.token_ids is not TokenIds.ALLOW:
+            self._ledger.object_to("request.token_ids", spell(place), _NO_EMBEDDINGS)
+        return self.copy(value, _UNNAMED, [], place[1], place[0], depth)
 
     def _take_ids(self, value: Any, label: Label, place: Node) -> Any:  # noqa: ANN401 - any JSON value
         if value is None:
             return None
         copied = copy_ids(value)
         if copied is None:
-            raise BodyError("request.shape", place, "token ids are integers, in a list, in lists, or as keys.")
+            return self._refuse(place, "token ids are integers: one, a list, a list of lists, or keys of numbers.")
         made, ids = copied
         fact = None
         match self._ruleset.policy.requests.token_ids:
@@ -299,11 +315,15 @@ class Walk:
             self._ledger.object_to("request.token_ids", spell(place), fact)
         return made
 
+    def _refuse(self, place: Node, fact: str) -> None:
+        """Note that a value has the wrong shape. The walk goes on without it, so that all there is is reported."""
+        self._ledger.give_up("request.shape", spell(place), fact)
+
     def _count(self, characters: int, place: Node) -> None:
         self._parts -= 1
         self._room -= characters
         if self._parts < 0:
-            raise BodyError("request.size", place, _TOO_MANY)
+            raise BodyError(place)
         if self._room < 0:
             limit = self._ruleset.policy.limits.max_chars
             raise LimitError(
@@ -320,10 +340,26 @@ def name_type(value: object) -> str:
     return names.get(type(value), f"a value of type {visible(type(value).__name__)}")
 
 
-def _check_shape(value: object, shape: Shape, place: Node) -> None:
-    if isinstance(value, _SHAPES[shape]):
-        return
-    raise BodyError("request.shape", place, f"{shape.value} is needed here, not {name_type(value)}.")
+def _chains_of(made: list[Any]) -> Iterator[list[tuple[Any, Any]]]:
+    """Yield where strings stand that a template may join: the texts of parts, and those of messages of one role.
+
+    Proxies make one message of neighbours with one role, and Anthropic's API does.
+    """
+    chain: list[tuple[Any, Any]] = []
+    last = None
+    for index, item in enumerate(made):
+        role = item.get("role") if isinstance(item, dict) else None
+        if role != last and chain:
+            yield chain
+            chain = []
+        last = role
+        if role is None:
+            chain += _texts_of(made, index, item)
+        elif isinstance(item.get("content"), list):
+            chain += [each for at, part in enumerate(item["content"]) for each in _texts_of(item["content"], at, part)]
+        elif isinstance(item.get("content"), str):
+            chain.append((item, "content"))
+    yield chain
 
 
 def _texts_of(made: list[Any], index: int, item: Any) -> list[tuple[Any, Any]]:  # noqa: ANN401 - any JSON value
