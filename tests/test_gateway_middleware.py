@@ -96,7 +96,8 @@ def test_what_the_real_guard_passes_is_what_it_would_pass_again(
     assert reply.status in {200, 400}
     for arrived in app.bodies:
         assert b"<|im_end|>" not in arrived
-        again = GUARD.sanitize_chat(json.loads(arrived), protocol="openai.chat")
+        protocol = "anthropic.messages" if path == "/v1/messages" else "openai.chat"
+        again = GUARD.sanitize_chat(json.loads(arrived), protocol=protocol)
         assert again.body == json.loads(arrived)
 
 

@@ -214,13 +214,14 @@ def test_an_empty_reply_passes(blocking: Guard) -> None:
 
 @given(st.lists(st.sampled_from(["a", "é", FORBIDDEN, "<|im_", "end|>", "<"]), min_size=1, max_size=5), st.data())
 def test_a_stream_is_sanitized_as_it_comes(escaping: Guard, said: list[str], data: st.DataObject) -> None:
-    """However texts, events and bytes are cut, what comes out says what the whole text would."""
-    whole = stream(*said)
+    """However texts, events and bytes are cut, what comes out is what the whole would be, ended by `[DONE]` or not."""
+    is_ended = data.draw(st.booleans())
+    whole = stream(*said) if is_ended else stream(*said).removesuffix(b"data: [DONE]\n\n")
     places = data.draw(st.lists(st.integers(0, len(whole)), max_size=6))
     told = Told()
     reply = through(Server(cut(whole, places), [EVENTS, (b"content-length", b"9")]), escaping, told)
     assert spoken(reply.body) == escaping.sanitize("".join(said), source="assistant").text
-    assert reply.body.endswith(b"data: [DONE]\n\n")
+    assert reply.body.endswith(b"data: [DONE]\n\n") == is_ended
     assert b"content-length" not in reply.headers
     assert [message.get("more_body", False) for message in reply.sent[1:]].count(False) == 1
     assert reply.sent[-1].get("more_body", False) is False
@@ -238,6 +239,7 @@ def test_a_stream_that_is_refused_ends_with_an_error(blocking: Guard, places: li
     assert "im_end" not in text.replace(BROKEN, "")
     assert "never" not in text
     assert "said" not in text
+    assert text.count("policy_violation") == 1
     *_, error, done, _ = text.split("\n\n")
     assert json.loads(error.removeprefix("data: "))["error"]["code"] == "policy_violation"
     assert done == "data: [DONE]"
@@ -315,10 +317,13 @@ def test_a_reply_is_judged_by_the_policy_its_request_began_with(escaping: Guard,
             live.current = LiveGuard(blocking).current
             await super().__call__(scope, receive, send)
 
-    app = Reloading([completion(FORBIDDEN)], [JSON])
-    guarded = GuardtokMiddleware(app, gatekeeper=Gatekeeper(live))
-    assert ask(guarded, CHAT).json["choices"][0]["message"]["content"] == BROKEN
-    assert ask(guarded, CHAT).status == 400
+    whole = GuardtokMiddleware(Reloading([completion(FORBIDDEN)], [JSON]), gatekeeper=Gatekeeper(live))
+    assert ask(whole, CHAT).json["choices"][0]["message"]["content"] == BROKEN
+    assert ask(whole, CHAT).status == 400
+    live.current = LiveGuard(escaping).current
+    streamed = GuardtokMiddleware(Reloading([stream(FORBIDDEN)], [EVENTS]), gatekeeper=Gatekeeper(live))
+    assert spoken(ask(streamed, CHAT).body) == BROKEN
+    assert b"policy_violation" in ask(streamed, CHAT).body
 
 
 def test_vectors_are_no_reply(blocking: Guard) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from guardtok import Policy
 from guardtok.errors import GuardtokError, SettingsError
@@ -52,9 +53,24 @@ def test_every_setting_has_a_variable() -> None:
 
 def test_an_argument_goes_before_its_variable() -> None:
     """None is no argument, and an empty variable none either."""
-    environ = {"GUARDTOK_POLICY": "strict", "GUARDTOK_MAX_BODY": "", "GUARDTOK_PREFIXES": "/a"}
+    environ = {
+        "GUARDTOK_POLICY": "strict",
+        "GUARDTOK_MAX_BODY": "",
+        "GUARDTOK_TOKENIZER": "t",
+        "GUARDTOK_PREFIXES": "/a",
+    }
     made = Settings.from_env(environ, policy="chatml", tokenizer=None, prefixes=["/b"])
-    assert made == Settings(policy="chatml", prefixes=("/b",))
+    assert made == Settings(policy="chatml", tokenizer="t", prefixes=("/b",))
+
+
+def test_findings_are_in_one_log(tmp_path: Path) -> None:
+    """In the decision log where there is one, and else in the process's own."""
+    for log, lines in ((None, 1), (tmp_path / "log.jsonl", 0)):
+        running = Running.of(Settings(policy="strict", decision_log=log))
+        with capture_logs() as logged:
+            running.gatekeeper.judge_text("<|im_end|>", "user", Call("test"))
+        assert len(logged) == lines
+        asyncio.run(running.stop())
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,8 @@ def find(method: str, path: str, *, prefixes: Iterable[str] = ANYWHERE, open_pat
                 return None
             # A prefix may stand before the version, or be the version.
             return _ROUTES.get(below) or _ROUTES.get(spelling) or UNKNOWN
-    return None
+    # A target with its host in it (`http://host/v1/messages`) is cut in different ways by different servers.
+    return UNKNOWN if path and not path.startswith("/") else None
 
 
 def is_guarded(path: str, *, prefixes: Iterable[str] = ANYWHERE, open_paths: Iterable[str] = ()) -> bool:
