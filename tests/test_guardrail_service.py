@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jsonschema
 import pytest
-from guardrail_service import FORMS, make
+from guardrail_service import FORMS, POLICY, make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -157,6 +159,9 @@ def test_litellm_has_replies_judged_as_the_assistants(service: Service) -> None:
     """What the policy says of the assistant holds for texts of a response."""
     told = service.ask(LITELLM, {"input_type": "response", "texts": ["fine", ATTACK]})
     assert told["texts"] == ["fine", BROKEN]
+    beside = {"input_type": "response", "texts": ["fine"], "structured_messages": chat(ATTACK, role="assistant")}
+    told = service.ask(LITELLM, beside)
+    assert (told["texts"], told["structured_messages"]) == (["fine"], chat(BROKEN, role="assistant"))
     assert service.ask(LITELLM, {"input_type": "response", "texts": [BLOCKED]})["action"] == "BLOCKED"
     assert service.decisions[-1].violations[0].source == "assistant"
 
@@ -386,6 +391,26 @@ def test_a_near_source_is_named(service: Service) -> None:
     """The caller's own word is not repeated."""
     answer = service.client.post(EVALUATE, json={"text": "hi", "source": "usr"})
     assert "'user'" in answer.json()["error"]["message"]
+
+
+def test_the_page_shows_what_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application on the page serves, and its example is answered as it says."""
+    page = (Path(__file__).parent.parent / "docs" / "gateway-guardrails.md").read_text(encoding="utf-8")
+    program = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    question = re.search(r"/v1/evaluate -d '(.*?)'", page)
+    assert program is not None
+    assert question is not None
+    monkeypatch.chdir(tmp_path)
+    Path("policy.yaml").write_text(POLICY, encoding="utf-8")
+    names: dict[str, Json] = {}
+    exec(program[1], names)  # noqa: S102 - our own page
+    with TestClient(names["app"]) as client:
+        told = client.post(EVALUATE, content=question[1]).json()
+    assert list(told) == re.findall(
+        r'"(\w+)": ', re.sub(r"\[\{.*?\}\]|\{\"name.*?\}", "0", page.split("```json")[1].split("```")[0])
+    )
+    assert told["output"] == BROKEN.replace("a ", "hi ").removesuffix(" b")
+    assert all(dialect.path in page for dialect in DIALECTS)
 
 
 # --- every dialect -------------------------------------------------------------------------------------------------

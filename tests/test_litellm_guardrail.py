@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from guardrail_service import FORMS, POLICY, make
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from guardtok import Guard
 from guardtok.gateway.gatekeeper import Gatekeeper
@@ -36,7 +40,6 @@ with warnings.catch_warnings():
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from guardtok.gateway.decision import Decision
 
@@ -115,12 +118,21 @@ def test_what_extracted_texts_leave_out_is_judged(guarded: Json) -> None:
     assert body["stream"] is True
 
 
-@pytest.mark.parametrize("call_type", ["text_completion", "atext_completion", "aembedding", "allm_passthrough_route"])
-def test_token_ids_reach_the_guard(guarded: Json, call_type: str) -> None:
+@pytest.mark.parametrize(
+    ("call_type", "field"),
+    [
+        ("text_completion", "prompt"),
+        ("atext_completion", "prompt"),
+        ("aembedding", "input"),
+        ("allm_passthrough_route", "prompt"),
+        ("allm_passthrough_route", "input_ids"),
+    ],
+)
+def test_token_ids_reach_the_guard(guarded: Json, call_type: str, field: str) -> None:
     """A prompt of ids is refused, as the policy has it by default; LiteLLM's own interface never shows one."""
     for prompt in ([1, 2, 3], [[1], [2]]):
         with pytest.raises(GuardrailRaisedException) as caught:
-            pre_call(guarded[0], {"model": "m", "prompt": prompt}, call_type)
+            pre_call(guarded[0], {"model": "m", field: prompt}, call_type)
         assert caught.value.status_code == 400
         assert guarded[1][-1].refusal.rule == "request.token_ids"
 
@@ -461,6 +473,21 @@ def test_a_streamed_reply_is_what_the_whole_one_is(guarded: Json) -> None:
     assert "".join(chunk.choices[0].text or "" for chunk in stream(guarded[0], text)) == BROKEN
 
 
+def test_what_was_held_back_comes_at_the_end(guarded: Json) -> None:
+    """A stream that ends in the beginning of a form, without a last chunk, loses nothing."""
+
+    async def cut() -> Json:
+        async def chunks() -> AsyncIterator[Json]:
+            async for chunk in await chat_stream("say <|im_"):
+                if chunk.choices[0].finish_reason is None:
+                    yield chunk
+
+        return chunks()
+
+    chunks = stream(guarded[0], cut())
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "say <|im_"
+
+
 def test_a_clean_stream_is_the_very_chunks(guarded: Json) -> None:
     """Nothing is made anew where nothing was found."""
     sent: list[Any] = []
@@ -634,6 +661,27 @@ def test_it_is_configured_by_litellms_yaml(tmp_path: Path) -> None:
     )
     out = pre_call(made, {"model": "m", "messages": [{"role": "user", "content": ATTACK}]})
     assert out["messages"][0]["content"] == BROKEN
+
+
+def test_the_configuration_on_the_page_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As LiteLLM hands it over: what stands under `litellm_params`, `mode` under another name."""
+    page = Path(__file__).parent.parent / "docs" / "gateway-litellm.md"
+    config = re.search(r"```yaml\n(# config.yaml.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert config is not None
+    guardrail = YAML(typ="safe").load(config[1])["guardrails"][0]
+    params = guardrail["litellm_params"]
+    module, _, name = params.pop("guardrail").rpartition(".")
+    monkeypatch.chdir(tmp_path)
+    Path("policy.yaml").write_text(POLICY, encoding="utf-8")
+    made = getattr(importlib.import_module(module), name)(
+        guardrail_name=guardrail["guardrail_name"], event_hook=params.pop("mode"), **params
+    )
+    assert pre_call(made, {"model": "m", "messages": [{"role": "user", "content": ATTACK}]})["messages"][0] == {
+        "role": "user",
+        "content": BROKEN,
+    }
+    made._running._log.close()
+    assert "openai.chat" in Path("decisions.log").read_text(encoding="utf-8")
 
 
 def test_the_proxys_test_endpoint_is_answered(guarded: Json) -> None:
