@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import subprocess
@@ -137,6 +138,8 @@ def make_bare(url: str) -> Any:  # noqa: ANN401 - an ASGI application
 
     @contextlib.asynccontextmanager
     async def living(_app: object) -> AsyncIterator[None]:
+        gc.collect()
+        gc.freeze()  # As the service does.
         yield
         await forwarder.aclose()
 
