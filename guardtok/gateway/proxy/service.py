@@ -107,7 +107,7 @@ async def _living(
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
         # Not on Windows, and not where the service runs in a thread of something else.
         loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, guards.reload)
-    # The tables of policy and tokenizer stay: walking them again and again cost a third of what guarding costs. Should
+    # The tables of policy and tokenizer stay, and requests should not pay for the collector's walks over them. Should
     # the policy be exchanged, cycles among the first one's tables are not given back, those of later ones are.
     gc.collect()
     gc.freeze()
