@@ -1,4 +1,4 @@
-"""A model server's stand-in: answers as OpenAI's and Anthropic's protocols say, records what it got, and breaks on demand.
+"""A model server's stand-in: answers as OpenAI's and Anthropic's protocols say, records what it got, breaks on demand.
 
 A request's header `x-fault` asks for trouble: `cut` breaks an answer off in the middle, `cut-event` in the middle of an
 event, `slow` waits a second before the answer, `trickle` takes its time between events, `stall` stops in the middle,
@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, Router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FLOOD = b"data: " + json.dumps({"filler": "x" * 65_000}).encode() + b"\n\n"
 
@@ -38,7 +40,7 @@ class Recorded:
     body: bytes
 
     @property
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 - any JSON value
         """The body, read as JSON."""
         return json.loads(self.body)
 
@@ -72,7 +74,7 @@ class StandIn:
             redirect_slashes=False,
         )
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
@@ -93,7 +95,7 @@ class StandIn:
             await asyncio.sleep(1)
         replayed = False
 
-        async def replay() -> Any:
+        async def replay() -> Message:
             nonlocal replayed
             if not replayed:
                 replayed = True
@@ -226,7 +228,7 @@ class StandIn:
     async def _nothing(self, _request: Request) -> Response:
         return Response(status_code=204)
 
-    def _whole(self, request: Request, body: Any) -> Response:
+    def _whole(self, request: Request, body: object) -> Response:
         if request.headers.get("x-fault") not in {"cut", "stall"}:
             return JSONResponse(body)
         text = json.dumps(body)
@@ -254,6 +256,7 @@ class StandIn:
             while fault == "flood":
                 yield FLOOD
                 self.sent += len(FLOOD)
+                await asyncio.sleep(0)  # A server that has lost its client takes everything at once.
             yield event.encode()
 
 
@@ -263,7 +266,7 @@ def pieces(text: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def served(app: Any, **options: Any) -> Iterator[str]:
+def served(app: ASGIApp, **options: object) -> Iterator[str]:
     """Serve an application from a thread of this process; yields its URL."""
     # asyncio sends small pieces at once only where the socket says that it is TCP's.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

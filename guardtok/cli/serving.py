@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,16 +15,28 @@ from guardtok.errors import MissingExtraError
 from guardtok.violation import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from guardtok.gateway.live import Snapshot
     from guardtok.gateway.proxy.upstream import Upstream
 
+_F = TypeVar("_F", bound="Callable[..., Any]")
 _SECONDS = click.FloatRange(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)
 
 
+def _number(
+    name: str, default: float | None, kind: click.IntRange | click.FloatRange, unit: str, help_: str
+) -> Callable[[_F], _F]:
+    return click.option(name, default=default, show_default=True, type=kind, metavar=unit, help=help_)
+
+
 @click.command()
 @click.option(
-    "-u", "--upstream", metavar="URL", help="The model server, as http://HOST:PORT. Without one: only the guardrail service."
+    "-u",
+    "--upstream",
+    metavar="URL",
+    help="The model server, as http://HOST:PORT. Without one: the guardrail service alone.",
 )
 @click.option(
     "-p", "--policy", envvar="GUARDTOK_POLICY", metavar="P", help="A shipped policy's name, a path, or a signed bundle."
@@ -36,9 +49,9 @@ _COUNT = click.IntRange(min=1)
     help="The model's tokenizer, by name or path. Without one: every family that guardtok knows.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="Where to listen.")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), metavar="N", help="0 takes a free one.")
-@click.option("--workers", default=1, show_default=True, type=_COUNT, metavar="N", help="How many processes.")
-@click.option("--max-body", default=8 << 20, show_default=True, type=_COUNT, metavar="BYTES", help="Larger bodies: 413.")
+@_number("--port", 8080, click.IntRange(0, 65535), "N", "Where to listen; 0 takes a free port.")
+@_number("--workers", 1, _COUNT, "N", "How many processes.")
+@_number("--max-body", 8 << 20, _COUNT, "BYTES", "The largest body that is let in.")
 @click.option(
     "--unknown-route",
     type=click.Choice(["refuse", "pass"]),
@@ -46,21 +59,31 @@ _COUNT = click.IntRange(min=1)
     show_default=True,
     help="Bodies on paths that guardtok does not know.",
 )
-@click.option("--open-path", "open_paths", multiple=True, metavar="PATH", help="A path that passes unguarded; repeatable.")
-@click.option("--decision-log", envvar="GUARDTOK_DECISION_LOG", metavar="FILE", help="Every decision as a line of JSON; `-` is standard output.")
-@click.option("--bundle-key", envvar="GUARDTOK_BUNDLE_KEY", metavar="FILE", help="The public key that the policy must be signed with.")
-@click.option("--connect-timeout", default=5.0, show_default=True, type=_SECONDS, metavar="S", help="For a connection to the upstream.")
-@click.option("--read-timeout", default=600.0, show_default=True, type=_SECONDS, metavar="S", help="For the upstream's next piece.")
-@click.option("--total-timeout", type=_SECONDS, metavar="S", help="For a whole answer.  [default: none]")
-@click.option("--client-timeout", default=60.0, show_default=True, type=_SECONDS, metavar="S", help="For the client to send or take a piece.")
-@click.option("--grace", default=30, show_default=True, type=_COUNT, metavar="S", help="For running requests, after SIGTERM.")
-@click.option("--keep-alive", default=75, show_default=True, type=_COUNT, metavar="S", help="For idle connections of clients.")
-@click.option("--limit-concurrency", default=1000, show_default=True, type=_COUNT, metavar="N", help="Connections of a process, beyond which: 503.")
+@click.option("--open-path", "open_paths", multiple=True, metavar="PATH", help="A path that passes unguarded.")
+@click.option(
+    "--decision-log",
+    envvar="GUARDTOK_DECISION_LOG",
+    metavar="FILE",
+    help="Every decision as a line of JSON; `-` is standard output.",
+)
+@click.option(
+    "--bundle-key",
+    envvar="GUARDTOK_BUNDLE_KEY",
+    metavar="FILE",
+    help="The public key that the policy must be signed with.",
+)
+@_number("--connect-timeout", 5.0, _SECONDS, "S", "For a connection to the upstream.")
+@_number("--read-timeout", 600.0, _SECONDS, "S", "For the upstream's next piece.")
+@_number("--total-timeout", None, _SECONDS, "S", "For a whole answer; by default there is no limit.")
+@_number("--client-timeout", 60.0, _SECONDS, "S", "For the client to send, or to take, the next piece.")
+@_number("--grace", 30, _COUNT, "S", "For running requests, after SIGTERM.")
+@_number("--keep-alive", 75, _COUNT, "S", "For idle connections of clients.")
+@_number("--limit-concurrency", 1000, _COUNT, "N", "Connections of a process, beyond which it answers 503.")
 def serve(upstream: str | None, host: str, port: int, workers: int, **options: Any) -> None:  # noqa: ANN401 - by click
     """Put the policy where all traffic passes: a guarded reverse proxy, and a guardrail service.
 
     Every request to a model is walked, string by string, and what its source may not write is broken, removed or
-    refused before the upstream sees it. Clients need only another base URL.
+    refused before the upstream sees it. Clients need only another base URL: http://127.0.0.1:8080/v1.
 
     \b
     Two lines to begin with:
@@ -71,12 +94,12 @@ def serve(upstream: str | None, host: str, port: int, workers: int, **options: A
     the policy again, which a change of its file does too; SIGTERM ends it when running requests have ended.
 
     \b
-    Watch before you enforce: a policy with `mode: monitor` decides and logs, and changes nothing.
+    Watch before you enforce (`mode: monitor` in a policy decides and logs, and changes nothing):
       guardtok serve --policy ./monitor.yaml --upstream http://127.0.0.1:8000 --decision-log decisions.jsonl
     """  # noqa: D301 - click looks for this character
     try:
-        from guardtok.gateway.proxy.process import Running, bind, run
-        from guardtok.gateway.proxy.service import Serving, load_guard, make_app
+        from guardtok.gateway.proxy.process import Processes, bind, run
+        from guardtok.gateway.proxy.service import Serving, make_app
         from guardtok.gateway.proxy.upstream import Patience, Upstream
         from guardtok.gateway.settings import Settings
     except MissingExtraError:
@@ -86,12 +109,24 @@ def serve(upstream: str | None, host: str, port: int, workers: int, **options: A
     if options["policy"] is None:
         raise click.UsageError("No policy is named: --policy strict, or a path. A gateway without one is an open door.")
     patience = Patience(*(options.pop(f"{each}_timeout") for each in ("connect", "read", "total", "client")))
-    running = Running(workers, options.pop("grace"), options.pop("keep_alive"), options.pop("limit_concurrency"))
+    processes = Processes(workers, options.pop("grace"), options.pop("keep_alive"), options.pop("limit_concurrency"))
+    _check_log(options["decision_log"])
     serving = Serving(Settings(**options), None if upstream is None else Upstream.parse(upstream), patience)
-    snapshot = load_guard(serving.settings).current
+    snapshot = serving.settings.load_guard().current
     with bind(host, port) as listener:
         _announce(listener.getsockname(), serving.upstream, snapshot, workers)
-        run(partial(make_app, serving), listener, running)
+        run(partial(make_app, serving), listener, processes)
+
+
+def _check_log(path: str | None) -> None:
+    """Refuse to start without the log that was asked for; later, a log that fails stops no request."""
+    if path is None or path == "-":
+        return
+    try:
+        with Path(path).open("ab"):
+            pass
+    except OSError as error:
+        raise MistakeError(f"The decision log {path!r} cannot be written: {error.strerror}.") from None
 
 
 def _announce(address: tuple[Any, ...], upstream: Upstream | None, snapshot: Snapshot, workers: int) -> None:

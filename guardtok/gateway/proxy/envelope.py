@@ -1,4 +1,4 @@
-"""The outermost layer: bounds how long a client may dawdle, and gives what fails inside a defined end, never a traceback."""
+"""The outermost layer: bounds how long a client may dawdle, and gives what fails inside a defined end, no traceback."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _Exchange:
 
 
 class Envelope:
-    """An ASGI application around all others. An answer that had begun and cannot end is left open: the server cuts it."""
+    """An ASGI application around all others. An answer that began and cannot end is left open: the server cuts it."""
 
     __slots__ = ("_app", "_patience", "_protocol_of")
 

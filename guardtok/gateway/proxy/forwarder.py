@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _KEEP_ALIVE = 4.0
-"""Seconds that an idle connection to the upstream is kept: less than uvicorn's five, after which vLLM would close it."""
+"""Seconds that an idle connection to the upstream is kept: less than uvicorn's five, after which vLLM closes it."""
 
 _MOST_IDLE = 100
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -167,7 +167,7 @@ class Forwarder:
         async with anyio.create_task_group() as group:
             group.start_soon(leave_with_client, group.cancel_scope)
             with anyio.move_on_after(self._patience.total) as limit:
-                failure = await self._exchange(self._request(scope, target, body), reply)
+                failure = await self._exchange(self._request(scope, target, body), body, reply)
             if limit.cancelled_caught:
                 failure = STALLED if reply.started else TOO_SLOW
             if failure is not None:
@@ -196,14 +196,13 @@ class Forwarder:
             extensions={"target": target, "timeout": wait.as_dict()},
         )
 
-    async def _exchange(self, request: httpx.Request, reply: _Reply) -> Failure | None:
+    async def _exchange(self, request: httpx.Request, body: _Body, reply: _Reply) -> Failure | None:
         """Send a request and hand the answer on; return what went wrong on the upstream's side, or None."""
         response = None
         try:
             response = await self._transport.handle_async_request(request)
             if response.status_code not in _STATUSES:
                 return NO_ANSWER
-            body: _Body = request.stream
             body.unwatched.set()
             await reply.pass_on(response)
         except _GoneError:

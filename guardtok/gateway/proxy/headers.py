@@ -34,10 +34,10 @@ _VIA = b"1.1 guardtok"
 def end_to_end(headers: Iterable[Header]) -> list[Header]:
     """Return the headers that are not of one connection, those that `Connection` names left out too."""
     headers = list(headers)
-    named = {
+    dropped = HOP_BY_HOP.union(
         word.strip().lower() for name, value in headers if name.lower() == b"connection" for word in value.split(b",")
-    }
-    return [header for header in headers if header[0].lower() not in HOP_BY_HOP | named]
+    )
+    return [header for header in headers if header[0].lower() not in dropped]
 
 
 def for_upstream(scope: Mapping[str, Any], host: bytes) -> list[Header]:

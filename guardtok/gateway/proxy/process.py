@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -30,8 +32,12 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 _BACKLOG = 2048
-_SHORT_LIFE = 5.0
-"""Seconds within which a process that ends has failed to start; another one would fail in the same way."""
+_NOT_STARTED = 2
+_CANNOT_START = frozenset({_NOT_STARTED, 3})
+"""Exit statuses of a worker that could not start, uvicorn's own among them: the next one would fail in the same way."""
+
+_PAUSE = 5.0
+"""Seconds until it is tried again, while others serve."""
 
 _LAST_STEPS = 5.0
 """Seconds beyond the grace in which a process flushes its logs before it is killed."""
@@ -42,7 +48,7 @@ class ServeError(GuardtokError, OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class Processes:
     """How the server's processes run.
 
     Attributes:
@@ -78,23 +84,23 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ServeError(f"Cannot listen on {shown}: {error.strerror}. Name another --port or --host.") from None
-    listener.set_inheritable(True)  # noqa: FBT003 - the standard library's signature
+    listener.set_inheritable(True)
     return listener
 
 
-def run(make: Callable[[], Any], listener: socket.socket, running: Running) -> None:
+def run(make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
     """Serve until SIGTERM or SIGINT; requests that have begun may end within the grace.
 
     Args:
         make: Makes the ASGI application in each process; picklable if there are several.
         listener: The bound socket.
-        running: How to run.
+        processes: How to run.
 
     Raises:
         ServeError: The processes do not start.
     """
-    if running.workers == 1:
-        _serve(make, listener, running)
+    if processes.workers == 1:
+        _serve(make, listener, processes)
     else:
         with ExitStack() as stack:
             if METRICS_FOLDER not in os.environ:
@@ -102,10 +108,10 @@ def run(make: Callable[[], Any], listener: socket.socket, running: Running) -> N
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="guardtok-metrics-"))
                 os.environ[METRICS_FOLDER] = folder
                 stack.callback(os.environ.pop, METRICS_FOLDER, None)
-            _Team(make, listener, running).run()
+            _Team(make, listener, processes).run()
 
 
-def _serve(make: Callable[[], Any], listener: socket.socket, running: Running) -> None:
+def _serve(make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
     import uvicorn
 
     configure_structlog()
@@ -122,10 +128,10 @@ def _serve(make: Callable[[], Any], listener: socket.socket, running: Running) -
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=running.limit,
+        limit_concurrency=processes.limit,
         backlog=_BACKLOG,
-        timeout_keep_alive=running.keep_alive,
-        timeout_graceful_shutdown=running.grace,
+        timeout_keep_alive=processes.keep_alive,
+        timeout_graceful_shutdown=processes.grace,
     )
     # uvicorn ends by raising the signal again that ended it. By then all is done: that is a success.
     before = {each: signal.signal(each, _ignore) for each in _ENDINGS}
@@ -140,7 +146,7 @@ def _ignore(_signal: int, _frame: FrameType | None) -> None:
     """Do nothing: a handler, because what is ignored outright stays ignored in children."""
 
 
-def _work(make: Callable[[], Any], listener: socket.socket, running: Running) -> None:
+def _work(make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
     """Serve in a process of a team, and end when its parent is gone, however that ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -150,18 +156,27 @@ def _work(make: Callable[[], Any], listener: socket.socket, running: Running) ->
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=follow, daemon=True).start()
-    _serve(make, listener, running)
+    try:
+        _serve(make, listener, processes)
+    except GuardtokError as error:
+        # What was right when the service started can be wrong when a worker is replaced.
+        logging.getLogger("guardtok").critical("guardtok.worker_not_started %s", visible(str(error)))
+        sys.exit(_NOT_STARTED)
 
 
 class _Team:
-    """Processes that serve one socket. One that dies is replaced; one that cannot start ends them all."""
+    """Processes that serve one socket.
 
-    def __init__(self, make: Callable[[], Any], listener: socket.socket, running: Running) -> None:
-        self._running = running
+    One that dies is replaced. One that cannot start is tried again while others serve, because a policy that has gone
+    bad must not end those that have the good one; where none serves, the service ends.
+    """
+
+    def __init__(self, make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
         context = multiprocessing.get_context("spawn")
-        self._process = partial(context.Process, target=_work, args=(make, listener, running))
-        self._members: dict[SpawnProcess, float] = {}
-        self._heard = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        self._processes = processes
+        self._process = partial(context.Process, target=_work, args=(make, listener, processes))
+        self._members: list[SpawnProcess] = []
+        self._heard = context.Pipe(duplex=False)
         self._ending = False
 
     def run(self) -> None:
@@ -169,31 +184,37 @@ class _Team:
         before = {each: signal.signal(each, self._end) for each in _ENDINGS}
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._pass_on)
         try:
-            for _ in range(self._running.workers):
-                self._start()
+            not_before = 0.0
             while not self._ending:
-                wait([self._heard[0], *(member.sentinel for member in self._members)])
-                self._replace_the_dead()
+                now = time.monotonic()
+                if now >= not_before:
+                    self._fill()
+                is_full = len(self._members) == self._processes.workers
+                sentinels = [member.sentinel for member in self._members]
+                wait([self._heard[0], *sentinels], None if is_full else max(0.0, not_before - now))
+                if self._bury():
+                    not_before = time.monotonic() + _PAUSE
         finally:
             self._end_all()
             for each, handler in before.items():
                 signal.signal(each, handler)
 
-    def _start(self) -> None:
-        member = self._process()
-        member.start()
-        self._members[member] = time.monotonic()
+    def _fill(self) -> None:
+        while len(self._members) < self._processes.workers:
+            member = self._process()
+            member.start()
+            self._members.append(member)
 
-    def _replace_the_dead(self) -> None:
-        for member, started in tuple(self._members.items()):
-            if self._ending or member.is_alive():
-                continue
-            del self._members[member]
-            # A status above zero is its own end, below zero it is a signal's: only the first would happen again.
-            if (member.exitcode or 0) > 0 and time.monotonic() - started < _SHORT_LIFE:
-                raise ServeError(f"A worker ended as it started, with status {member.exitcode}; see its log above.")
+    def _bury(self) -> bool:
+        """Forget the dead; return whether one of them could not start."""
+        dead = [member for member in self._members if not member.is_alive()]
+        self._members = [member for member in self._members if member not in dead]
+        for member in dead:
             _forget_numbers(member.pid)
-            self._start()
+        failed = any(member.exitcode in _CANNOT_START for member in dead)
+        if failed and not self._members and not self._ending:
+            raise ServeError("No worker can start; each has said why in its log.")
+        return failed
 
     def _end(self, _signal: int, _frame: FrameType | None) -> None:
         self._ending = True
@@ -207,7 +228,7 @@ class _Team:
     def _end_all(self) -> None:
         for member in self._members:
             member.terminate()
-        until = time.monotonic() + self._running.grace + _LAST_STEPS
+        until = time.monotonic() + self._processes.grace + _LAST_STEPS
         for member in self._members:
             member.join(max(0.0, until - time.monotonic()))
             if member.is_alive():
@@ -220,4 +241,4 @@ def _forget_numbers(pid: int | None) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     if pid is not None:
-        mark_process_dead(pid)
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import logging
+import gc
 import signal
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anyio
-import anyio.to_thread
 from starlette.routing import Router
 
-from guardtok.errors import MissingExtraError, SettingsError, is_failure
+from guardtok.errors import MissingExtraError
 from guardtok.gateway.decision_log import DecisionLog
 from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.guardrails import routes as guardrail_routes
-from guardtok.gateway.live import LiveGuard
 from guardtok.gateway.metrics import Metrics
 from guardtok.gateway.middleware import GuardtokMiddleware
 from guardtok.gateway.proxy.envelope import Envelope
@@ -30,15 +26,14 @@ from guardtok.gateway.proxy.forwarder import Forwarder
 from guardtok.gateway.proxy.own import own_routes
 from guardtok.gateway.proxy.upstream import Patience
 from guardtok.gateway.routes import find
+from guardtok.gateway.running import Running
 from guardtok.gateway.spans import Spans
-from guardtok.sinks import to_structlog
-from guardtok.violation import visible
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator
 
     from guardtok.gateway.decision import Observer
-    from guardtok.gateway.live import Reload
+    from guardtok.gateway.live import LiveGuard
     from guardtok.gateway.proxy.envelope import App, Receive, Scope, Send
     from guardtok.gateway.proxy.upstream import Upstream
     from guardtok.gateway.settings import Settings
@@ -56,26 +51,7 @@ class Serving:
 
     settings: Settings
     upstream: Upstream | None = None
-    patience: Patience = Patience()
-
-
-def load_guard(settings: Settings, told: Iterable[Callable[[Reload], object]] = ()) -> LiveGuard:
-    """Load the guard that settings name, to be exchanged when its files change.
-
-    Raises:
-        GuardtokError: The policy, the tokenizer or the bundle cannot be used.
-    """
-    if settings.policy is None:
-        raise SettingsError("No policy is named, so there is nothing to guard by. Name `strict`, or a path.")
-    key = None
-    if settings.bundle_key is not None:
-        try:
-            key = Path(settings.bundle_key).read_bytes()
-        except OSError as error:
-            raise SettingsError(f"The bundle key cannot be read: {error.strerror}.") from None
-    # The decision log has all that is found; without one, the process's own log does.
-    sinks = () if settings.decision_log else (to_structlog,)
-    return LiveGuard.load(settings.policy, settings.tokenizer, sinks=sinks, bundle_key=key, told=told)
+    patience: Patience = field(default_factory=Patience)
 
 
 def make_app(serving: Serving) -> App:
@@ -84,29 +60,25 @@ def make_app(serving: Serving) -> App:
     Raises:
         GuardtokError: The policy, the tokenizer, the bundle or the decision log cannot be used.
     """
+    settings, upstream, patience = serving.settings, serving.upstream, serving.patience
     metrics = Metrics()
-    guards = load_guard(serving.settings, [metrics.reloaded])
-    with contextlib.ExitStack() as stack:
-        observers: list[Observer] = [metrics]
-        if serving.settings.decision_log:
-            log = DecisionLog(serving.settings.decision_log, failed=metrics.failed)
-            stack.callback(log.close)
-            observers.append(log)
-        with contextlib.suppress(MissingExtraError):
-            observers.append(Spans())
-        gatekeeper = Gatekeeper(guards, observers)
-        forwarder = None if serving.upstream is None else Forwarder(serving.upstream, serving.patience, speech)
-        closing = stack.pop_all()
-    return Envelope(
-        Router(
-            [*own_routes(gatekeeper, metrics), *guardrail_routes(gatekeeper)],
-            redirect_slashes=False,
-            default=_not_found if forwarder is None else guarded(forwarder, gatekeeper, serving.settings),
-            lifespan=partial(_living, guards, forwarder, closing),
-        ),
-        serving.patience.client,
-        speech,
+    guards = settings.load_guard([metrics.reloaded])
+    log = None
+    observers: list[Observer] = [metrics]
+    if settings.decision_log is not None:
+        log = DecisionLog(settings.decision_log, failed=metrics.failed)
+        observers.append(log)
+    with contextlib.suppress(MissingExtraError):
+        observers.append(Spans())
+    gatekeeper = Gatekeeper(guards, observers)
+    forwarder = None if upstream is None else Forwarder(upstream, patience, speech)
+    router = Router(
+        [*own_routes(gatekeeper, metrics), *guardrail_routes(gatekeeper, max_body=settings.max_body)],
+        redirect_slashes=False,
+        default=_not_found if forwarder is None else guarded(forwarder, gatekeeper, settings),
+        lifespan=partial(_living, Running(gatekeeper, guards, log), guards, forwarder),
     )
+    return Envelope(router, patience.client, speech)
 
 
 def guarded(app: App, gatekeeper: Gatekeeper, settings: Settings) -> App:
@@ -127,32 +99,19 @@ async def _not_found(scope: Scope, _receive: Receive, send: Send) -> None:
 
 @asynccontextmanager
 async def _living(
-    guards: LiveGuard, forwarder: Forwarder | None, closing: contextlib.ExitStack, _app: object
+    running: Running, guards: LiveGuard, forwarder: Forwarder | None, _app: object
 ) -> AsyncIterator[None]:
     """Follow the policy while the service runs, and at its end write what waits to be written."""
+    running.start()
     loop = asyncio.get_running_loop()
-    with closing:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_watch, guards)
-
-            def reload() -> None:
-                tasks.start_soon(anyio.to_thread.run_sync, guards.reload)
-
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                # Not on Windows, and not where the service runs in a thread of something else.
-                loop.add_signal_handler(signal.SIGHUP, reload)
-            yield
-            tasks.cancel_scope.cancel()
-        if forwarder is not None:
-            await forwarder.aclose()
-
-
-async def _watch(guards: LiveGuard) -> None:
-    try:
-        await guards.watch(anyio.Event())
-    except BaseException as error:
-        if not is_failure(error):
-            raise
-        # The policy in force stays in force; SIGHUP still reads it again.
-        kind = visible(type(error).__name__)
-        logging.getLogger("guardtok").error("guardtok.watch_failed error=%s", kind)  # noqa: TRY400 - as everywhere
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+        # Not on Windows, and not where the service runs in a thread of something else.
+        loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, guards.reload)
+    # The tables of policy and tokenizer stay, and requests should not pay for the collector's walks over them. Should
+    # the policy be exchanged, cycles among the first one's tables are not given back, those of later ones are.
+    gc.collect()
+    gc.freeze()
+    yield
+    if forwarder is not None:
+        await forwarder.aclose()
+    await running.stop()
