@@ -14,9 +14,10 @@ from guardtok import Guard, Policy
 from guardtok.errors import RequestError
 from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.live import LiveGuard
-from guardtok.gateway.rendering.app import RenderedChats
+from guardtok.gateway.rendering.app import RenderedChats, Rendering
 from guardtok.gateway.rendering.dialects import DIALECTS
 from guardtok.gateway.rendering.fields import read_fields
+from guardtok.gateway.settings import Settings
 from tests.tiny_llama import CHATML
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def ask(  # noqa: PLR0913 - one for each thing a test turns
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Ask the application once; return status, headers and body of its answer."""
     observers = [] if seen is None else [seen.append]
-    app = RenderedChats(upstream, Gatekeeper(LiveGuard(guard), observers), DIALECTS[dialect], template=CHATML)
+    app = RenderedChats(upstream, Gatekeeper(LiveGuard(guard), observers), Rendering(dialect, CHATML), Settings())
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = [{"type": "http.request", "body": raw}]
     sent: list[Message] = []

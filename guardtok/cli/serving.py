@@ -48,6 +48,26 @@ def _number(
     metavar="T",
     help="The model's tokenizer, by name or path. Without one: every family that guardtok knows.",
 )
+@click.option(
+    "--render",
+    type=click.Choice(["text", "ids"]),
+    default="text",
+    show_default=True,
+    help="What the upstream is sent: the caller's texts, or the ids of a chat that is rendered and proven here.",
+)
+@click.option(
+    "--ids-api",
+    type=click.Choice(["completions", "llama.cpp"]),
+    default="completions",
+    show_default=True,
+    help="With `--render ids`: how ids are sent, at /v1/completions or at llama.cpp's /completion.",
+)
+@click.option(
+    "--chat-template",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="With `--render ids`: the Jinja template; by default the tokenizer's own.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="Where to listen.")
 @_number("--port", 8080, click.IntRange(0, 65535), "N", "Where to listen; 0 takes a free port.")
 @_number("--workers", 1, _COUNT, "N", "How many processes.")
@@ -96,11 +116,16 @@ def serve(upstream: str | None, host: str, port: int, workers: int, **options: A
     \b
     Watch before you enforce (`mode: monitor` in a policy decides and logs, and changes nothing):
       guardtok serve --policy ./monitor.yaml --upstream http://127.0.0.1:8000 --decision-log decisions.jsonl
+
+    \b
+    Send ids, so that nothing behind it parses a text again:
+      guardtok serve --policy chatml --tokenizer ./tokenizer.json --upstream http://127.0.0.1:8000 --render ids
     """  # noqa: D301 - click looks for this character
     try:
         from guardtok.gateway.proxy.process import Processes, bind, run
         from guardtok.gateway.proxy.service import Serving, make_app
         from guardtok.gateway.proxy.upstream import Patience, Upstream
+        from guardtok.gateway.rendering.app import Rendering
         from guardtok.gateway.settings import Settings
     except MissingExtraError:
         raise
@@ -111,8 +136,17 @@ def serve(upstream: str | None, host: str, port: int, workers: int, **options: A
     patience = Patience(*(options.pop(f"{each}_timeout") for each in ("connect", "read", "total", "client")))
     processes = Processes(workers, options.pop("grace"), options.pop("keep_alive"), options.pop("limit_concurrency"))
     _check_log(options["decision_log"])
-    serving = Serving(Settings(**options), None if upstream is None else Upstream.parse(upstream), patience)
+    render, api, template = (options.pop(each) for each in ("render", "ids_api", "chat_template"))
+    if template is not None and render != "ids":
+        raise click.UsageError("--chat-template is for `--render ids`: otherwise the upstream renders the chat.")
+    rendering = Rendering(api, template and template.read()) if render == "ids" else None
+    behind = None if upstream is None else Upstream.parse(upstream)
+    if rendering is not None and behind is None:
+        raise click.UsageError("`--render ids` needs an `--upstream` to send ids to.")
+    serving = Serving(Settings(**options), behind, patience, rendering)
     snapshot = serving.settings.load_guard().current
+    if rendering is not None:
+        rendering.check(snapshot.guard)
     with bind(host, port) as listener:
         _announce(listener.getsockname(), serving.upstream, snapshot, workers)
         run(partial(make_app, serving), listener, processes)

@@ -46,7 +46,8 @@ _PATIENCE = 2.0
 _UNREAD = frozenset({bodies.TOO_LARGE, bodies.BAD_ENCODING, routes.NO_ROUTE})
 _REPLACED = frozenset({b"content-length", b"content-encoding", b"x-body-compressed", b"transfer-encoding"})
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_CLOSED_BY_POLICY = 1008  # RFC 6455, 7.4.1.
+CLOSED_BY_POLICY = 1008
+"""How a websocket is closed that nobody can judge (RFC 6455, 7.4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class GuardtokMiddleware:
             await self._guard(scope, receive, send, route)
         elif kind == "websocket" and self._find(scope, "POST") is not None:
             await receive()
-            await send({"type": "websocket.close", "code": _CLOSED_BY_POLICY})
+            await send({"type": "websocket.close", "code": CLOSED_BY_POLICY})
         elif kind == "lifespan":
             await self._app(scope, receive, partial(self._tell, send))
         else:

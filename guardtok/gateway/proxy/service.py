@@ -25,6 +25,7 @@ from guardtok.gateway.proxy.failures import NOT_FOUND, answer
 from guardtok.gateway.proxy.forwarder import Forwarder
 from guardtok.gateway.proxy.own import own_routes
 from guardtok.gateway.proxy.upstream import Patience
+from guardtok.gateway.rendering.app import RenderedChats
 from guardtok.gateway.routes import find
 from guardtok.gateway.running import Running
 from guardtok.gateway.spans import Spans
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from guardtok.gateway.live import LiveGuard
     from guardtok.gateway.proxy.envelope import App, Receive, Scope, Send
     from guardtok.gateway.proxy.upstream import Upstream
+    from guardtok.gateway.rendering.app import Rendering
     from guardtok.gateway.settings import Settings
 
 
@@ -47,11 +49,13 @@ class Serving:
         settings: The policy, the tokenizer, and how bodies are read.
         upstream: The server behind the proxy; none for the guardrail service alone.
         patience: How long to wait for whom.
+        rendering: How chats are rendered here, so that the upstream is sent ids; None to send it text.
     """
 
     settings: Settings
     upstream: Upstream | None = None
     patience: Patience = field(default_factory=Patience)
+    rendering: Rendering | None = None
 
 
 def make_app(serving: Serving) -> App:
@@ -72,10 +76,15 @@ def make_app(serving: Serving) -> App:
         observers.append(Spans())
     gatekeeper = Gatekeeper(guards, observers)
     forwarder = None if upstream is None else Forwarder(upstream, patience, speech)
+    front: App = _not_found
+    if forwarder is not None and serving.rendering is not None:
+        front = RenderedChats(forwarder, gatekeeper, serving.rendering, settings)
+    elif forwarder is not None:
+        front = guarded(forwarder, gatekeeper, settings)
     router = Router(
         [*own_routes(gatekeeper, metrics), *guardrail_routes(gatekeeper, max_body=settings.max_body)],
         redirect_slashes=False,
-        default=_not_found if forwarder is None else guarded(forwarder, gatekeeper, settings),
+        default=front,
         lifespan=partial(_living, Running(gatekeeper, guards, log), guards, forwarder),
     )
     return Envelope(router, patience.client, speech)

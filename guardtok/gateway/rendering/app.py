@@ -6,30 +6,30 @@ Only what was rendered here reaches the upstream. Whatever else has a body would
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import RequestError
 from guardtok.gateway import answers, bodies
 from guardtok.gateway.decision import Call
-from guardtok.gateway.middleware import replay, request_id_of
+from guardtok.gateway.middleware import CLOSED_BY_POLICY, replay, request_id_of
 from guardtok.gateway.rendering.chat import ChatAnswer
+from guardtok.gateway.rendering.dialects import DIALECTS
 from guardtok.gateway.rendering.fields import read_fields
 from guardtok.gateway.rendering.relay import Relay
 from guardtok.gateway.reply import LARGE, Errand, Reply
 from guardtok.gateway.routes import find
-from guardtok.gateway.settings import Settings
 from guardtok.requests.replies import are_ruled
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from guardtok.encoded import Encoded
     from guardtok.gateway.gatekeeper import Gatekeeper
-    from guardtok.gateway.rendering.dialects import Dialect
     from guardtok.gateway.rendering.fields import ChatFields
     from guardtok.gateway.routes import Route
+    from guardtok.gateway.settings import Settings
     from guardtok.guard import Guard
 
     Scope = MutableMapping[str, Any]
@@ -46,6 +46,28 @@ _REPLACED = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How chats are rendered, and how the upstream is asked.
+
+    Attributes:
+        api: The upstream's interface, a name of `DIALECTS`.
+        template: The chat template, as Jinja source; None for the tokenizer's own.
+    """
+
+    api: str
+    template: str | None = None
+
+    def check(self, guard: Guard) -> None:
+        """Render a greeting, so that a mistake shows at the start and not with the first caller.
+
+        Raises:
+            TokenizerError: The guard has no tokenizer.
+            GuardtokError: There is no template, it does not parse, or the policy refuses what it writes.
+        """
+        guard.encode_chat([{"role": "user", "content": "hello"}], self.template, add_generation_prompt=True)
+
+
 class RenderedChats:
     """Answers chat completions through an upstream that is sent ids.
 
@@ -58,28 +80,29 @@ class RenderedChats:
         self,
         app: App,
         gatekeeper: Gatekeeper,
-        dialect: Dialect,
-        *,
-        template: str | os.PathLike[str] | None = None,
-        settings: Settings | None = None,
+        rendering: Rendering,
+        settings: Settings,
     ) -> None:
         """Stand before a proxy.
 
         Args:
             app: The proxy.
             gatekeeper: Decides; its guard is bound to the model's tokenizer.
-            dialect: How the upstream is asked.
-            template: The chat template or a path to it; by default the tokenizer's own.
+            rendering: How chats are rendered, and how the upstream is asked.
             settings: How large bodies may be.
         """
         self._app = app
         self._gatekeeper = gatekeeper
-        self._dialect = dialect
-        self._template = template
-        self._settings = settings or Settings()
+        self._dialect = DIALECTS[rendering.api]
+        self._template = rendering.template
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request. A websocket would carry text, so it is closed."""
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": CLOSED_BY_POLICY})
+            return
         route = find(scope["method"], scope["path"]) if scope["type"] == "http" else None
         if route is None:
             await self._app(scope, receive, send)
