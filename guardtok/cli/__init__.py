@@ -19,6 +19,7 @@ from guardtok.cli.guarding import check, encode
 from guardtok.cli.policies import policy
 from guardtok.cli.resizing import resize
 from guardtok.cli.sanitizing import sanitize
+from guardtok.cli.scanning import scan
 from guardtok.cli.streams import abandon_output, soften_encoding
 from guardtok.cli.tokens import tokens
 from guardtok.cli.trouble import BROKEN_PIPE, INTERRUPTED, MISTAKE, Commands
@@ -60,7 +61,7 @@ def cli() -> None:
     """  # noqa: D301 - click looks for this character
 
 
-for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor):
+for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, scan):
     cli.add_command(_command)
 
 

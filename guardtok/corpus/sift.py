@@ -8,6 +8,7 @@ costs microseconds.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from guardtok.scan import find
 from guardtok.views import Sieve, make_sieve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
@@ -54,7 +55,31 @@ class Sifter:
         """
         offsets, data = read_buffers(column)
         rows = range(len(column)) if self.blind else self._sift(offsets, data)
-        return [row for row in rows if column.is_valid(row)] if column.null_count else list(rows)
+        if not column.null_count:
+            return list(rows)
+        valid = column.is_valid()
+        return [row for row in rows if valid[row].as_py()]
+
+    def sift_texts(self, texts: Sequence[str | bytes]) -> list[int]:
+        """Return the places in a list of the texts that the guard has to see, ascending.
+
+        Args:
+            texts: Strings, or bytes that are to be UTF-8. Those that are ill-formed, or have a lone surrogate, are seen.
+        """
+        offsets, parts, ill_formed = array("q", (0,)), [], set()
+        for index, text in enumerate(texts):
+            data = _encode(text)
+            if data is None:
+                ill_formed.add(index)
+            parts.append(data or b"")
+            offsets.append(offsets[-1] + len(parts[-1]))
+        rows = range(len(texts)) if self.blind else self._sift(memoryview(offsets), memoryview(b"".join(parts)))
+        return sorted(ill_formed.union(rows))
+
+    def is_suspect(self, data: bytes) -> bool:
+        """Whether the guard has to see one text, in well-formed UTF-8."""
+        rows = self._sift(memoryview(array("q", (0, len(data)))), memoryview(data))
+        return self.blind or next(rows, None) is not None
 
     def _sift(self, offsets: memoryview, data: memoryview) -> Iterator[int]:
         rows, first = len(offsets) - 1, 0
@@ -102,6 +127,13 @@ class Sifter:
             if not is_failure(error):
                 raise
             return True
+
+
+def _encode(text: str | bytes) -> bytes | None:
+    try:
+        return text.encode() if isinstance(text, str) else text.decode() and text
+    except UnicodeError:
+        return None
 
 
 def make_sifter(ruleset: Ruleset, source: str) -> Sifter:
