@@ -21,6 +21,7 @@ from guardtok.cli.resizing import resize
 from guardtok.cli.sanitizing import sanitize
 from guardtok.cli.scanning import scan
 from guardtok.cli.streams import abandon_output, soften_encoding
+from guardtok.cli.tokenizing import tokenize
 from guardtok.cli.tokens import tokens
 from guardtok.cli.trouble import BROKEN_PIPE, INTERRUPTED, MISTAKE, Commands
 
@@ -61,7 +62,7 @@ def cli() -> None:
     """  # noqa: D301 - click looks for this character
 
 
-for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, scan):
+for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, scan, tokenize):
     cli.add_command(_command)
 
 

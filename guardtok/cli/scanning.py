@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from guardtok.corpus.scan import ScanResult
 
 _ACTIONS = ("report", "annotate", "escape", "strip", "drop")
-_FORMATS = ("parquet", "arrow", "jsonl", "csv", "text")
+INPUT_FORMATS = ("parquet", "arrow", "jsonl", "csv", "text")
+"""The formats of files."""
 
 
 @click.command()
@@ -41,16 +42,19 @@ _FORMATS = ("parquet", "arrow", "jsonl", "csv", "text")
 @click.option("--resume", is_flag=True, help="Go on with what a run that was cut off left in --output.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Who works.")
 @click.option("-j", "--processes", type=click.IntRange(1), metavar="N", help="So many at once.  [default: all]")
-@click.option("--input-format", type=click.Choice(_FORMATS), help="Of all files, whatever they are called.")
-@click.option("--report", "report", type=click.Choice(REPORTS), default="text", show_default=True, help="How to say it.")
+@click.option("--input-format", type=click.Choice(INPUT_FORMATS), help="Of all files, whatever they are called.")
+@click.option(
+    "--report", "report", type=click.Choice(REPORTS), default="text", show_default=True, help="How to say it."
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first problem.")
 @click.option("--exit-zero", is_flag=True, help="Findings make no status 1.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar on a terminal.")
 def scan(**options: Any) -> None:  # noqa: ANN401 - one for each option
     """Find control tokens in a corpus.
 
-    PATHs are files, folders or URLs: Parquet, Arrow, JSON lines and CSV, whose columns are named, and anything else, which
-    is a text. The report goes to standard output. The status is 1 if anything was found, 2 if something could not be read.
+    PATHs are files, folders or URLs: Parquet, Arrow, JSON lines and CSV, whose columns are named, and anything else,
+    which is a text. The report goes to standard output. The status is 1 if anything was found, 2 if something could not
+    be read.
 
     \b
     Examples:
@@ -60,6 +64,7 @@ def scan(**options: Any) -> None:  # noqa: ANN401 - one for each option
       guardtok scan docs/ --report sarif > findings.sarif
     """  # noqa: D301 - click looks for this character
     from guardtok.corpus.files import FileFormat
+    from guardtok.corpus.report import Report
     from guardtok.corpus.scan import ScanEngine, scan_files
     from guardtok.corpus.scanner import ArrowScanner
 
@@ -83,7 +88,7 @@ def scan(**options: Any) -> None:  # noqa: ANN401 - one for each option
             begin=bar.begin,
             advance=bar.advance,
         )
-    write_report(options["report"], result, scanner)
+    write_report(Report(options["report"]), result)
     status = status_of(result, found_is_bad=not options["exit_zero"])
     if status:
         click.get_current_context().exit(status)

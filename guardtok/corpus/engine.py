@@ -1,7 +1,7 @@
 """The guard of a process: built once from what was shipped to it, and used for every block of rows that comes.
 
-A guard takes a third of a second to build and is not worth sending: what travels is the policy, the tokenizer's name and
-the key, and each process builds its own from that the first time it is asked.
+A guard takes a third of a second to build and is not worth sending: what travels is the policy, the tokenizer's name
+and the key, and each process builds its own from that the first time it is asked.
 """
 
 from __future__ import annotations
@@ -85,11 +85,7 @@ class Engine:
     action: CorpusAction
 
     def judge(self, data: bytes, source: str) -> Judged:
-        """Ask the guard about a text in UTF-8; what is ill-formed in it is replaced first.
-
-        Raises:
-            SurrogateError: Never: a text that is ill-formed has the verdict that the guard gives to half a character.
-        """
+        """Ask the guard about a text in UTF-8; what is ill-formed in it is replaced first."""
         limit = self.guard.policy.limits.max_chars
         if len(data) > limit * _WIDEST:
             return self._judge_long(data, source)
@@ -97,6 +93,7 @@ class Engine:
 
     def judge_text(self, text: str, source: str) -> Judged:
         """Ask the guard about a text."""
+        verdict: Verdict | None = None
         try:
             verdict = self.guard.check(text, source=source)
             if not self.action.rewrites:

@@ -6,9 +6,9 @@ if somebody wrote to it since.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import CorpusError, MissingExtraError
@@ -93,8 +93,8 @@ def find_files(paths: Iterable[str], wanted: FileFormat | None = None) -> list[C
     """Return the files that are meant, in the order of the paths and of their names.
 
     A folder means the files below it, hidden ones and links left out. The format follows from the name: `.parquet`,
-    `.arrow` (`.feather`, `.ipc`), `.jsonl` (`.ndjson`), `.csv`, `.tsv`, all but the first two also with `.gz` or `.zst`;
-    any other file is a text.
+    `.arrow` (`.feather`, `.ipc`), `.jsonl` (`.ndjson`), `.csv`, `.tsv`, all but the first two also with `.gz` or
+    `.zst`; any other file is a text.
 
     Args:
         paths: Paths, or URLs that fsspec knows.
@@ -135,9 +135,10 @@ def _find(path: str, wanted: FileFormat | None) -> Iterator[CorpusFile]:
 
 
 def _describe(filesystem: Any, info: dict[str, Any], url: str, name: str, wanted: FileFormat | None) -> CorpusFile:  # noqa: ANN401 - fsspec has no types
-    stem, suffix = os.path.splitext(name.lower())
+    suffixes = PurePosixPath(name.lower()).suffixes[-2:]
+    suffix = suffixes[-1] if suffixes else ""
     compression = _COMPRESSIONS.get(suffix)
-    kind = _FORMATS.get(os.path.splitext(stem)[1] if compression else suffix, FileFormat.TEXT)
+    kind = _FORMATS.get(suffixes[0] if compression else suffix, FileFormat.TEXT)
     if compression and kind is FileFormat.PARQUET:
         raise CorpusError(f"{visible(url)}: a Parquet file is compressed inside. Decompress it.")
     stamp = info.get("mtime") or info.get("ETag") or info.get("etag") or info.get("last_modified") or ""

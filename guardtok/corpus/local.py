@@ -23,7 +23,7 @@ from guardtok.corpus.work import do_piece
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from guardtok.corpus.work import Job, Piece
+    from guardtok.corpus.work import Piece, Work
 
 _TRIES = 3
 """So often is a piece given to a process, if they die."""
@@ -31,7 +31,7 @@ _TRIES = 3
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from guardtok.corpus.local import serve; serve()"
 
 
-def run_here(job: Job, pieces: Sequence[Piece], processes: int) -> Iterator[tuple[Piece, FileResult]]:
+def run_here(job: Work, pieces: Sequence[Piece], processes: int) -> Iterator[tuple[Piece, FileResult]]:
     """Do pieces of work, and yield each with its result as it is done.
 
     Args:
@@ -76,7 +76,7 @@ def run_here(job: Job, pieces: Sequence[Piece], processes: int) -> Iterator[tupl
 class _Worker:
     """A process that does pieces, and is started again when it dies."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Work) -> None:
         self._job = pickle.dumps(job)
         self._stopped = False
         self._process = self._start()
@@ -135,7 +135,7 @@ def serve() -> None:
     pa.set_cpu_count(1)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # What anybody prints must not be taken for an answer.
-    job: Job = pickle.load(sys.stdin.buffer)  # noqa: S301 - the parent's
+    job: Work = pickle.load(sys.stdin.buffer)  # noqa: S301 - the parent's
     while True:
         try:
             piece: Piece = pickle.load(sys.stdin.buffer)  # noqa: S301 - as above

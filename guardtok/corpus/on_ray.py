@@ -11,17 +11,17 @@ import pickle
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from guardtok.corpus.result import FileResult
 from guardtok.corpus.work import do_piece
 from guardtok.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from guardtok.corpus.work import Job, Piece
+    from guardtok.corpus.result import FileResult
+    from guardtok.corpus.work import Piece, Work
 
 
-def run_on_ray(job: Job, pieces: Sequence[Piece], processors: int | None) -> Iterator[tuple[Piece, FileResult]]:
+def run_on_ray(job: Work, pieces: Sequence[Piece], processors: int | None) -> Iterator[tuple[Piece, FileResult]]:
     """Do pieces of work on Ray, and yield each with its result, in any order.
 
     Args:
@@ -55,6 +55,6 @@ def run_on_ray(job: Job, pieces: Sequence[Piece], processors: int | None) -> Ite
             ray.shutdown()
 
 
-def _do(row: dict[str, Any], job: Job) -> dict[str, Any]:
+def _do(row: dict[str, Any], job: Work) -> dict[str, Any]:
     piece = pickle.loads(row["piece"])  # noqa: S301 - made by `run_on_ray`
     return {"number": row["number"], "result": pickle.dumps(do_piece(job, piece))}

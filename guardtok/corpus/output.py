@@ -49,8 +49,8 @@ class Output:
         there = filesystem.exists(root) and (not filesystem.isdir(root) or bool(filesystem.ls(root, detail=False)))
         if there and not resume:
             raise CorpusError(
-                f"{visible(self.url)} is there already, and not empty. Name another folder; or, to go on with a run that "
-                "was cut off, say --resume."
+                f"{visible(self.url)} is there already, and not empty. Name another folder; or, to go on with a run "
+                "that was cut off, say --resume."
             )
         wanted = json.loads(json.dumps(settings))
         if there:
@@ -59,7 +59,9 @@ class Output:
                 raise CorpusError(f"{visible(self.url)} holds no run of guardtok that could be resumed.")
             changed = sorted(key for key in {*kept, *wanted} if kept.get(key) != wanted.get(key))
             if changed:
-                raise CorpusError(f"{visible(self.url)} was made with another {', '.join(changed)}. Name another folder.")
+                raise CorpusError(
+                    f"{visible(self.url)} was made with another {', '.join(changed)}. Name another folder."
+                )
         filesystem.makedirs(f"{root}/{_STATE}/done", exist_ok=True)
         with suppress(OSError):
             filesystem.rm(f"{root}/{_STATE}/part", recursive=True)

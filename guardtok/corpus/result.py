@@ -53,6 +53,8 @@ class FileResult:
         findings: The first of them, as plain JSON values.
         problems: The first problems.
         unlisted: Problems beyond those.
+        tokens: Ids that were written, where the file was tokenized.
+        shards: What was written, as plain JSON values.
         skipped: Why the file was not scanned, or None.
         part: Which part of the file this is, from 0.
     """
@@ -68,6 +70,8 @@ class FileResult:
     findings: list[dict[str, Any]] = field(default_factory=list, repr=False)
     problems: list[Problem] = field(default_factory=list)
     unlisted: int = 0
+    tokens: int = 0
+    shards: list[dict[str, Any]] = field(default_factory=list)
     skipped: str | None = None
     part: int = 0
 
@@ -100,9 +104,10 @@ class FileResult:
 
     def add(self, other: FileResult) -> None:
         """Add the counts of another part, or of another file; and its lists, while there is room."""
-        for name in ("rows", "texts", "size", "flagged", "count", "dropped", "unlisted"):
+        for name in ("rows", "texts", "size", "flagged", "count", "dropped", "unlisted", "tokens"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.kinds.update(other.kinds)
+        self.shards += other.shards
         self.findings += other.findings[: max(0, LISTED - len(self.findings))]
         room = max(0, LISTED - len(self.problems))
         self.problems += other.problems[:room]

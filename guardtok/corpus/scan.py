@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING
 
 from typing_extensions import assert_never
@@ -16,11 +18,13 @@ from guardtok.corpus.on_ray import run_on_ray
 from guardtok.corpus.output import Output
 from guardtok.corpus.result import FileResult
 from guardtok.corpus.tables import count_groups
-from guardtok.corpus.work import Job, Piece, plan_pieces
+from guardtok.corpus.work import Job, Piece, Work, plan_pieces
+from guardtok.dialects import catalogue
 from guardtok.errors import CorpusError
+from guardtok.violation import broken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from guardtok.corpus.files import FileFormat
     from guardtok.corpus.scanner import ArrowScanner
@@ -54,6 +58,29 @@ class ScanResult:
     def worst(self) -> tuple[FileResult, ...]:
         """The files with the most findings, at most ten."""
         return tuple(sorted((each for each in self.files if each.count), key=lambda each: -each.count)[:10])
+
+    def tallies(self) -> dict[str, dict[str, int]]:
+        """Return how many findings there are by form, token, family, role, source, column and action, most first.
+
+        A form counts for each family that has it.
+        """
+        counts: dict[str, Counter[str]] = {
+            name: Counter() for name in ("form", "token", "family", "role", "source", "column", "action")
+        }
+        known = _families()
+        for kind, count in self.total.kinds.items():
+            for name in ("form", "token", "source", "column", "action"):
+                counts[name][getattr(kind, name)] += count
+            counts["role"][kind.role or "none"] += count
+            for family in known.get(kind.token, ("none",)):
+                counts["family"][family] += count
+        return {name: dict(each.most_common()) for name, each in counts.items()}
+
+
+@cache
+def _families() -> dict[str, tuple[str, ...]]:
+    """Return the families of each form that the catalogue knows, as a record spells the form: broken."""
+    return {broken(form): entry.families for form, entry in catalogue().items()}
 
 
 def scan_files(  # noqa: PLR0913 - what the command line asks for
@@ -97,7 +124,7 @@ def scan_files(  # noqa: PLR0913 - what the command line asks for
     begin(sum(piece.weight for piece in pieces))
     done: dict[str, list[FileResult]] = {file.path: [] for file in files}
     stopped = False
-    for piece, result in _run(engine, Job(scanner, target), pieces, processes):
+    for piece, result in run_pieces(engine, Job(scanner, target), pieces, processes):
         done[piece.file.path].append(result)
         advance(piece.weight, result)
         if fail_fast and result.failed:
@@ -105,6 +132,11 @@ def scan_files(  # noqa: PLR0913 - what the command line asks for
             break
     if target is not None and not stopped:
         target.clean()
+    return join_parts(files, done, stopped=stopped)
+
+
+def join_parts(files: Sequence[CorpusFile], done: Mapping[str, list[FileResult]], *, stopped: bool) -> ScanResult:
+    """Return the results of files, of the results of their parts by path."""
     results = tuple(_join(file, done[file.path]) for file in files)
     total = FileResult("")
     for result in results:
@@ -112,9 +144,10 @@ def scan_files(  # noqa: PLR0913 - what the command line asks for
     return ScanResult(results, total, stopped)
 
 
-def _run(
-    engine: ScanEngine, job: Job, pieces: list[Piece], processes: int | None
+def run_pieces(
+    engine: ScanEngine, job: Work, pieces: list[Piece], processes: int | None
 ) -> Iterator[tuple[Piece, FileResult]]:
+    """Do pieces of work with an engine, and yield each with its result as it is done."""
     match engine:
         case ScanEngine.LOCAL:
             return run_here(job, pieces, processes or available_processors())

@@ -64,7 +64,7 @@ class Sifter:
         """Return the places in a list of the texts that the guard has to see, ascending.
 
         Args:
-            texts: Strings, or bytes that are to be UTF-8. Those that are ill-formed, or have a lone surrogate, are seen.
+            texts: Strings, or bytes that are to be UTF-8. What is ill-formed, or has a lone surrogate, is to be seen.
         """
         offsets, parts, ill_formed = array("q", (0,)), [], set()
         for index, text in enumerate(texts):
@@ -131,7 +131,7 @@ class Sifter:
 
 def _encode(text: str | bytes) -> bytes | None:
     try:
-        return text.encode() if isinstance(text, str) else text.decode() and text
+        return text.encode() if isinstance(text, str) else text.decode().encode()
     except UnicodeError:
         return None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from guardtok.corpus.action import CorpusAction
 from guardtok.corpus.files import CorpusFile, FileFormat
@@ -68,8 +68,28 @@ class Job:
     scanner: ArrowScanner
     output: Output | None
 
+    def do(self, piece: Piece, result: FileResult) -> None:
+        """Scan a piece, and note in the result what was found.
 
-def do_piece(job: Job, piece: Piece) -> FileResult:
+        Raises:
+            Exception: Whatever went wrong; `do_piece` says what.
+        """
+        with ExitStack() as stack:
+            _scan(self, piece, result, stack)
+
+
+class Work(Protocol):
+    """What can be done with every piece."""
+
+    @property
+    def output(self) -> Output | None:
+        """Where files go, and where it is noted what is done."""
+
+    def do(self, piece: Piece, result: FileResult) -> None:
+        """Do a piece, and note in the result what there is to say."""
+
+
+def do_piece(job: Work, piece: Piece) -> FileResult:
     """Do a piece of work, unless it is noted that it was done.
 
     Returns:
@@ -78,10 +98,8 @@ def do_piece(job: Job, piece: Piece) -> FileResult:
     if job.output is not None and (noted := job.output.noted(piece.key)) is not None:
         return FileResult.from_dict(noted)
     result = FileResult(piece.file.path, part=piece.part)
-    rows = piece.first
     try:
-        with ExitStack() as stack:
-            _scan(job, piece, result, stack)
+        job.do(piece, result)
         if job.output is not None:
             job.output.note(piece.key, result.to_dict())
     except BinaryFileError:
@@ -91,7 +109,7 @@ def do_piece(job: Job, piece: Piece) -> FileResult:
     except BaseException as error:
         if not is_failure(error):
             raise
-        result.trouble(Problem(_explain(error), rows + result.rows))
+        result.trouble(Problem(_explain(error), piece.first + result.rows))
     return result
 
 
@@ -103,7 +121,10 @@ def _explain(error: BaseException) -> str:
         return f"The system refused to read or write: {error.strerror}."
     if isinstance(error, GuardtokError):
         return f"{type(error).__name__}: nothing is known of what follows."
-    return f"The file is damaged, cut off or no such file from here on ({type(error).__name__}); what follows was not read."
+    return (
+        f"From here on the file is damaged, cut off, or not what its name says ({type(error).__name__}); what follows "
+        "was not read."
+    )
 
 
 def _scan(job: Job, piece: Piece, result: FileResult, stack: ExitStack) -> None:
@@ -119,7 +140,11 @@ def _scan(job: Job, piece: Piece, result: FileResult, stack: ExitStack) -> None:
 
 def _scan_tables(job: Job, piece: Piece, result: FileResult, sink: Any) -> None:  # noqa: ANN401 - fsspec's files
     file, scanner = piece.file, job.scanner
-    columns = None if sink else list(dict.fromkeys(name for path in scanner.columns for name in (path, path.split(".")[0])))
+    columns = (
+        None
+        if sink
+        else list(dict.fromkeys(name for path in scanner.columns for name in (path, path.partition(".")[0])))
+    )
     with write_tables(file, sink) if sink else nullcontext(_drop) as write:
         for table in read_tables(file, columns, piece.groups):
             scanned = scanner.scan(table)
@@ -157,7 +182,9 @@ def _drop(_: object) -> None:
     """Take the place of what writes."""
 
 
-def plan_pieces(files: list[CorpusFile], *, split: bool, count: Callable[[CorpusFile], list[tuple[int, int]]]) -> list[Piece]:
+def plan_pieces(
+    files: list[CorpusFile], *, split: bool, count: Callable[[CorpusFile], list[tuple[int, int]]]
+) -> list[Piece]:
     """Return the pieces of work that files make: each file one, or large Parquet files several.
 
     Args:
@@ -172,10 +199,10 @@ def plan_pieces(files: list[CorpusFile], *, split: bool, count: Callable[[Corpus
             continue
         try:
             groups = count(file)
-        except BaseException as error:  # noqa: BLE001 - whoever reads the file meets the same, and says so
+        except BaseException as error:
             if not is_failure(error):
                 raise
-            groups = []
+            groups = []  # Whoever reads the file meets the same, and says so.
         pieces += _split(file, groups) if len(groups) > 1 else [Piece(file, weight=file.size)]
     return pieces
 

@@ -213,6 +213,7 @@ def _is_dense(data: bytes, automata: Iterable[BytesAhoCorasick]) -> bool:
 
 
 def search_all(data: bytes, automata: Iterable[BytesAhoCorasick]) -> list[Match]:
+    """Return every match of every automaton, overlapping ones too, positions in bytes."""
     found: list[Match] = []
     for automaton in automata:
         found += automaton.find_matches_as_indexes(data, True)  # noqa: FBT003 - overlapping; by position it is quicker
@@ -227,9 +228,7 @@ def _search_shape(shape: bytes, lookout: Lookout) -> list[Match]:
         if len(closed) == len(tight):
             return tight
     gapped = search_all(shape, lookout.gapped)
-    return tight + [
-        gap for gap in gapped if may_go_on(shape[gap[1] : gap[1] + AHEAD].translate(None, SPACES), lookout)
-    ]
+    return tight + [gap for gap in gapped if may_go_on(shape[gap[1] : gap[1] + AHEAD].translate(None, SPACES), lookout)]
 
 
 def may_go_on(shape: bytes, lookout: Lookout) -> bool:

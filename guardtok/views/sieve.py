@@ -86,4 +86,3 @@ def make_sieve(lookout: Lookout) -> Sieve:
         BytesAhoCorasick(heads, MatchKind.LeftmostLongest) if heads else None,
         glance,
     )
-
