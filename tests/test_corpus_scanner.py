@@ -28,8 +28,8 @@ def found(table: pa.Table, lookalikes: str = "log") -> dict[int, Verdict]:
     return {each.row: each.verdict for each in scanner("report", lookalikes).scan(table).findings}
 
 
-@pytest.mark.parametrize("lookalikes", ["ignore", "log", "escape"])
-@pytest.mark.parametrize("block", [1, 40, 1 << 17])
+@pytest.mark.parametrize(("lookalikes", "block"), [("ignore", 40), ("log", 1), ("log", 40), ("escape", 1 << 17)])
+@settings(max_examples=30)
 @given(texts=TEXTS)
 def test_a_column_is_its_texts_one_by_one(lookalikes: str, block: int, texts: list[str | None]) -> None:
     """However many bytes are searched in one go, the verdicts are the guard's, record by record."""
@@ -39,6 +39,7 @@ def test_a_column_is_its_texts_one_by_one(lookalikes: str, block: int, texts: li
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=30)
 @given(texts=TEXTS)
 def test_how_arrow_keeps_a_column_changes_nothing(kind: str, texts: list[str | None]) -> None:
     """Offsets of 32 and 64 bits, views, dictionaries, chunks, slices, and nulls that lie over a form."""
@@ -55,8 +56,11 @@ def test_how_rows_are_cut_into_blocks_changes_nothing(texts: list[str | None], c
         assert pa.concat_tables(parts).to_pylist() == one(table).to_pylist()
 
 
-@pytest.mark.parametrize("kind", ["string", "string_view", "dictionary", "over garbage"])
-@pytest.mark.parametrize("action", ["escape", "strip"])
+@pytest.mark.parametrize(
+    ("kind", "action"),
+    [("string", "escape"), ("string_view", "strip"), ("dictionary", "escape"), ("over garbage", "strip")],
+)
+@settings(max_examples=30)
 @given(texts=TEXTS)
 def test_a_rewritten_column_is_its_texts_sanitized(action: str, kind: str, texts: list[str | None]) -> None:
     """Each text is what `Guard.sanitize` makes of it, in the column's own type; a row that is refused is left out."""
@@ -72,6 +76,7 @@ def test_a_rewritten_column_is_its_texts_sanitized(action: str, kind: str, texts
     written.validate(full=True)
 
 
+@settings(max_examples=30)
 @given(texts=TEXTS)
 def test_drop_leaves_out_what_the_policy_acts_on(texts: list[str | None]) -> None:
     """A row with a finding that is only logged stays."""
@@ -80,6 +85,7 @@ def test_drop_leaves_out_what_the_policy_acts_on(texts: list[str | None]) -> Non
     assert scanner("drop")(table)["row"].to_pylist() == [row for row in range(len(texts)) if row not in bad]
 
 
+@settings(max_examples=30)
 @given(texts=TEXTS)
 def test_annotations_say_what_was_found(texts: list[str | None]) -> None:
     """Action, count and the forms, broken; the rest of the table is as it was."""
@@ -117,7 +123,6 @@ def _escaped(text: str | None) -> str | None:
     return None if text is None else guard().sanitize(text, source="document").text
 
 
-@settings(max_examples=300)
 @given(before=SOUP, text=SOUP, after=SOUP)
 def test_a_row_that_the_sifter_passes_over_holds_nothing(before: str, text: str, after: str) -> None:
     """Whatever stands beside a row in the buffer: what the guard would find in it is found."""
@@ -181,7 +186,7 @@ def test_a_column_that_is_no_text_is_an_error(column: str, said: str) -> None:
     """With the place and, where it can be guessed, what was meant."""
     chat = pa.array([[{"content": "a"}]])
     table = pa.table({"text": ["a"], "number": [1], "chat": chat, "bytes": pa.array([b"a"], pa.binary())})
-    with pytest.raises(CorpusError, match="column") as raised:
+    with pytest.raises(CorpusError) as raised:
         scanner(column=column).scan(table)
     assert said in str(raised.value)
 

@@ -51,7 +51,8 @@ class CorpusFile:
     """A file of a corpus.
 
     Attributes:
-        path: The path, or the URL.
+        path: The path as it was named, or the URL.
+        place: The same, wherever a process runs.
         name: What it is called below the folder that was named, with `/`; its output is called the same.
         format: How its rows are written.
         compression: `gzip`, `zstd` or None.
@@ -60,6 +61,7 @@ class CorpusFile:
     """
 
     path: str
+    place: str
     name: str
     format: FileFormat
     compression: str | None
@@ -74,7 +76,7 @@ class CorpusFile:
         """
         import pyarrow as pa
 
-        filesystem, path = file_system(self.path)
+        filesystem, path = file_system(self.place)
         return pa.OSFile(path) if is_local(filesystem) else pa.PythonFile(filesystem.open(path, "rb"), mode="r")
 
     def open_stream(self) -> pa.NativeFile:
@@ -128,10 +130,10 @@ def _find(path: str, wanted: FileFormat | None) -> Iterator[CorpusFile]:
     base = root.rstrip("/") + "/"
     for place in sorted(below):
         name = place.removeprefix(base)
+        shown = f"{path.rstrip('/')}/{name}"
         hidden = any(part.startswith(".") for part in name.split("/"))
         if below[place]["type"] == "file" and not below[place].get("islink") and not hidden:
-            url = place if is_local(filesystem) else filesystem.unstrip_protocol(place)
-            yield _describe(filesystem, below[place], url, name, wanted)
+            yield _describe(filesystem, below[place], shown, name, wanted)
 
 
 def _describe(filesystem: Any, info: dict[str, Any], url: str, name: str, wanted: FileFormat | None) -> CorpusFile:  # noqa: ANN401 - fsspec has no types
@@ -142,8 +144,8 @@ def _describe(filesystem: Any, info: dict[str, Any], url: str, name: str, wanted
     if compression and kind is FileFormat.PARQUET:
         raise CorpusError(f"{visible(url)}: a Parquet file is compressed inside. Decompress it.")
     stamp = info.get("mtime") or info.get("ETag") or info.get("etag") or info.get("last_modified") or ""
-    path = info["name"] if is_local(filesystem) else url
-    return CorpusFile(path, name, wanted or kind, compression, int(info.get("size") or 0), str(stamp))
+    place = info["name"] if is_local(filesystem) else filesystem.unstrip_protocol(info["name"])
+    return CorpusFile(url, place, name, wanted or kind, compression, int(info.get("size") or 0), str(stamp))
 
 
 def file_system(path: str) -> tuple[Any, str]:

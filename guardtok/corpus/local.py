@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -95,8 +96,7 @@ class _Worker:
             result = self._ask(piece)
             if result is not None:
                 return result
-            self._process.kill()
-            self._process.wait()
+            self._end()
             if self._stopped:
                 break
             self._process = self._start()
@@ -120,11 +120,15 @@ class _Worker:
     def stop(self) -> None:
         """End the process, whatever it does: what it writes appears whole or not at all."""
         self._stopped = True
+        self._end()
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(OSError):  # What was still to be sent has nobody to read it.
+                    pipe.close()
 
 
 def serve() -> None:

@@ -83,9 +83,10 @@ class Sifter:
 
     def _sift(self, offsets: memoryview, data: memoryview) -> Iterator[int]:
         rows, first = len(offsets) - 1, 0
+        block_size = min(BLOCK, self.longest)  # So that a row that is too long is one by itself.
         while first < rows:
             start = offsets[first]
-            end = max(first + 1, bisect_right(offsets, start + BLOCK, first + 1) - 1)
+            end = max(first + 1, bisect_right(offsets, start + block_size, first + 1) - 1)
             if offsets[end] - start > self.longest:
                 yield first
             elif offsets[end] > start:

@@ -249,8 +249,8 @@ def find_separator(guard: Guard, form: str | None) -> tuple[str, int] | None:
         ends = [token.form for token in known.values() if token.role is not None and token.role.value == "eos"]
         if len(ends) != 1:
             raise CorpusError(
-                f"The tokenizer has {len(ends)} tokens that end a text. Say which separates documents: --separator FORM, or "
-                "none."
+                f"The tokenizer has {len(ends)} tokens that end a text. Say which separates documents: "
+                "--separator FORM, or none."
             )
         form = ends[0]
     try:
@@ -337,7 +337,6 @@ def tokenize_files(  # noqa: PLR0913 - what the command line asks for
             break
     whole = join_parts(files, done, stopped=stopped)
     if not stopped:
-        target.clean()
         totals = {"documents": whole.total.texts, "tokens": whole.total.tokens, "left_out": whole.total.dropped}
         sources = [
             {"path": file.name, "rows": one.rows, "problems": len(one.problems) + one.unlisted, "shards": one.shards}
@@ -345,6 +344,7 @@ def tokenize_files(  # noqa: PLR0913 - what the command line asks for
         ]
         manifest = {**settings, **totals, "files": sources}
         _save(target, MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+        target.clean()
     return whole
 
 
