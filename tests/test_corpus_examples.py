@@ -91,5 +91,5 @@ def test_the_way_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(commands) >= 5
     for command in commands:
         words, _, status = command.partition("  # status ")
-        ran = guardtok(*words.split()[1:])
+        ran = guardtok(*words.split()[1:], "-j", "1")
         assert ran.status == int(status or 0), (words, ran.out, ran.err)

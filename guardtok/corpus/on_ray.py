@@ -42,10 +42,11 @@ def run_on_ray(job: Work, pieces: Sequence[Piece], processors: int | None) -> It
         return
     started = not ray.is_initialized()
     if started:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # Each data set's beginning and end, on standard error.
         ray.init(num_cpus=processors, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        context.enable_progress_bars = context.print_on_execution_start = False
         rows = [{"number": number, "piece": pickle.dumps(piece)} for number, piece in enumerate(pieces)]
         done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(partial(_do, job=job))
         for row in done.iter_rows():

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from guardtok.corpus.scanner import ArrowScanner
 
 
+_WORTH_PROCESSES = 64 << 20
+"""Fewer bytes are scanned in this process, before others have started, unless somebody says how many there are to be."""
+
+
 class ScanEngine(str, Enum):
     """What the work is handed to."""
 
@@ -104,7 +108,7 @@ def scan_files(  # noqa: PLR0913 - what the command line asks for
         output: The folder where the result goes; every action but `report` needs one.
         resume: Whether to go on with what is there.
         engine: What the work is handed to.
-        processes: How many at once; by default as many as there are processors.
+        processes: How many at once; by default as many as there are processors, and one for a small corpus.
         file_format: The format of all files, whatever they are called.
         fail_fast: Whether to stop at the first problem.
         begin: Called with the number of bytes of all files, as they are stored.
@@ -150,7 +154,8 @@ def run_pieces(
     """Do pieces of work with an engine, and yield each with its result as it is done."""
     match engine:
         case ScanEngine.LOCAL:
-            return run_here(job, pieces, processes or available_processors())
+            small = sum(piece.weight for piece in pieces) < _WORTH_PROCESSES
+            return run_here(job, pieces, processes or (1 if small else available_processors()))
         case ScanEngine.RAY:
             return run_on_ray(job, pieces, processes)
         case other:

@@ -292,7 +292,7 @@ def tokenize_files(  # noqa: PLR0913 - what the command line asks for
         shard_format: How ids are stored.
         resume: Whether to go on with what is there.
         engine: What the work is handed to.
-        processes: How many at once; by default as many as there are processors.
+        processes: How many at once; by default as many as there are processors, and one for a small corpus.
         file_format: The format of all files, whatever they are called.
         fail_fast: Whether to stop at the first problem.
         begin: Called with the number of bytes of all files, as they are stored.
