@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -21,6 +22,13 @@ from guardtok.views import search
 
 if TYPE_CHECKING:
     from guardtok.violation import Verdict
+
+
+@cache
+def adapted(action: str) -> Guard:
+    """Return a guard under the policy that a scanner with this action makes."""
+    changed = adapt_policy(policy(), scanner(action).action, frozenset({"document"}))
+    return Guard(changed, tokenizer(), sinks=(), digest_key=KEY)
 
 
 def found(table: pa.Table, lookalikes: str = "log") -> dict[int, Verdict]:
@@ -64,8 +72,7 @@ def test_how_rows_are_cut_into_blocks_changes_nothing(texts: list[str | None], c
 @given(texts=TEXTS)
 def test_a_rewritten_column_is_its_texts_sanitized(action: str, kind: str, texts: list[str | None]) -> None:
     """Each text is what `Guard.sanitize` makes of it, in the column's own type; a row that is refused is left out."""
-    one = scanner(action)
-    strict = Guard(adapt_policy(policy(), one.action, frozenset({"document"})), tokenizer(), sinks=(), digest_key=KEY)
+    one, strict = scanner(action), adapted(action)
     refused = [text is not None and strict.check(text, source="document").action.value == "block" for text in texts]
     kept = [text for text, out in zip(texts, refused, strict=True) if not out]
     wanted = [None if text is None else strict.sanitize(text, source="document").text for text in kept]

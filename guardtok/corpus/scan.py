@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _WORTH_PROCESSES = 64 << 20
-"""Fewer bytes are scanned in this process, before others have started, unless somebody says how many there are to be."""
+"""Fewer bytes are scanned in this process, before others would have started, unless a number is given."""
 
 
 class ScanEngine(str, Enum):

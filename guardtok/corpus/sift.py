@@ -110,7 +110,8 @@ class Sifter:
             by_row.setdefault(bisect_right(offsets, place) - 1, []).append(place)
         for row in sorted(by_row):
             start = offsets[row]
-            if self._holds(block[start : offsets[row + 1]], [place - start for place in by_row[row]]):
+            data, places = block[start : offsets[row + 1]], [place - start for place in by_row[row]]
+            if self._holds(data, places):
                 yield first + row
 
     def _find_places(self, block: bytes) -> Iterable[int]:
@@ -121,9 +122,14 @@ class Sifter:
     def _holds(self, data: bytes, places: list[int]) -> bool:
         """Whether a row that is no longer beside others holds something. Where that is not known it does."""
         try:
-            if self.sieve is None or find(data, self.ruleset.automata):
+            if self.sieve is None:
                 return True
-            return self.sieve.holds_disguise(data.decode(), data, places)
+            worth_reading = self.sieve.narrow(data, places)
+            if not worth_reading:
+                return False
+            if find(data, self.ruleset.automata):
+                return True
+            return self.sieve.holds_disguise(data.decode(), data, worth_reading)
         except BaseException as error:
             if not is_failure(error):
                 raise
