@@ -30,6 +30,8 @@ PIECES = (
     *(form[2:] for form in (*FORMS, *FOREIGN)),
     *("<|IM_", "< |im_", "end|>", "&lt;", "&#60", ";", "%3C", "\\u003c", "\\\\", "\\", "&amp;"),
     *("\uff1c", "\uff5c", "<\u200b|im_end|>", "<|\uff49m_end|>", "\u276e|im_end|>", "\u2581", "\u200b", "\u2039s>"),
+    # The tokenizer has `|>` for a token; these hold no form at all but the disguised one.
+    *("<\u200b/s>", "</\u200bs>", "<th\u00adink>", "<\u200bthink>", "[I\uff2eST]", "[/\u2060INST]", "<t\u00a0hink>"),
     *("\u00e9", "\u4e16\u754c", "\U0001f600", "< b", "a < 1", "[i]", "</th>", "\n", "  ", "\x00", "a", ""),
 )
 SOUP = st.lists(st.sampled_from(PIECES), max_size=6).map("".join)
