@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora import PIECES, plain
+from test_corpus_examples import example
 
 from guardtok.corpus.scan import ScanEngine, scan_files
 
@@ -69,6 +70,15 @@ def test_the_callable_does_the_same_whatever_the_blocks(corpus: Path) -> None:
     rows = sorted(mapped.take_all(), key=lambda row: row["id"])
     wanted = scan(pa.concat_tables(map(pq.read_table, files))).to_pylist()
     assert [{**row, "guardtok_tokens": list(row["guardtok_tokens"])} for row in rows] == wanted
+
+
+def test_the_example_leaves_out_what_it_says(corpus: Path, tmp_path: Path) -> None:
+    """`examples/scan_on_ray.py`, on the same Ray."""
+    for at in range(2):
+        (tmp_path / f"{at}.parquet").write_bytes((corpus / f"{at}.parquet").read_bytes())
+    example("scan_on_ray").clean(str(tmp_path), str(tmp_path / "out"))
+    kept = plain("drop")(pa.concat_tables(pq.read_table(tmp_path / f"{at}.parquet") for at in range(2)))
+    assert sorted(pq.read_table(tmp_path / "out")["id"].to_pylist()) == kept["id"].to_pylist()
 
 
 def test_a_worker_that_is_killed_loses_and_doubles_nothing(corpus: Path, tmp_path: Path) -> None:
