@@ -503,6 +503,26 @@ def test_names_of_files_obey_nothing(tmp_path: Path) -> None:
     assert "%2Cb%3Ac.md" in outs["github"]
 
 
+def test_a_terminal_sees_a_bar_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On standard error, with what was found so far."""
+    from guardtok.cli.scanning import progress
+    from guardtok.corpus.result import FileResult
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    said = {}
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress(shown=True) as bar:
+            bar.begin(10)
+            bar.advance(5, FileResult("", count=7))
+        said[stream.isatty()] = stream.getvalue()
+    assert "7 found" in said[True]
+    assert said[False] == ""
+
+
 def test_the_engines_are_named() -> None:
     """By what the command line takes."""
     assert [str(engine) for engine in ScanEngine] == ["local", "ray"]

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 _STATE = ".guardtok"
 
 
+def output_at(url: str) -> Output:
+    """Return the output at a path or a URL, which means the same wherever a process runs.
+
+    Raises:
+        CorpusError: It is no URL that fsspec knows.
+    """
+    filesystem, root = file_system(url)
+    return Output(root if is_local(filesystem) else url)
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """A folder for output, local or behind fsspec.

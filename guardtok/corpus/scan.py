@@ -15,7 +15,7 @@ from guardtok.corpus.action import CorpusAction
 from guardtok.corpus.files import CorpusFile, find_files
 from guardtok.corpus.local import run_here
 from guardtok.corpus.on_ray import run_on_ray
-from guardtok.corpus.output import Output
+from guardtok.corpus.output import output_at
 from guardtok.corpus.result import FileResult
 from guardtok.corpus.tables import count_groups
 from guardtok.corpus.work import Job, Piece, Work, plan_pieces
@@ -121,7 +121,7 @@ def scan_files(  # noqa: PLR0913 - what the command line asks for
     if scanner.action is not CorpusAction.REPORT and output is None:
         raise CorpusError(f"--action {scanner.action} writes files. Say where to: --output DIR.")
     files = find_files(paths, file_format)
-    target = None if output is None else Output(output)
+    target = None if output is None else output_at(output)
     if target is not None:
         target.prepare(_settings(scanner), resume=resume)
     pieces = plan_pieces(files, split=scanner.action is CorpusAction.REPORT, count=count_groups)

@@ -19,7 +19,7 @@ from guardtok.corpus.documents import read_documents
 from guardtok.corpus.engine import engine_of
 from guardtok.corpus.files import find_files
 from guardtok.corpus.finding import Problem
-from guardtok.corpus.output import Output
+from guardtok.corpus.output import output_at
 from guardtok.corpus.scan import ScanEngine, ScanResult, join_parts, run_pieces
 from guardtok.corpus.work import Piece
 from guardtok.errors import (
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from guardtok.corpus.files import FileFormat
+    from guardtok.corpus.output import Output
     from guardtok.corpus.result import FileResult
     from guardtok.corpus.scanner import ArrowScanner
     from guardtok.encoded import Encoded
@@ -309,7 +310,7 @@ def tokenize_files(  # noqa: PLR0913 - what the command line asks for
     guard = scanner.engine.guard
     end = find_separator(guard, separator)
     files = find_files(paths, file_format)
-    target = Output(output)
+    target = output_at(output)
     tokenizer = guard.tokenizer
     width = 2 if tokenizer is not None and tokenizer.n_vocab <= _NARROW else 4
     settings = {
