@@ -264,16 +264,11 @@ class _Run:
 
     def finish(self, table: pa.Table) -> Scanned:
         """Return what became of the table."""
-        import pyarrow as pa
-
         dropped = tuple(sorted(self.dropped)) if self.scanner.action not in _KEEPERS else ()
         if self.scanner.action is CorpusAction.ANNOTATE:
             table = annotate(table, self.findings, self.problems)
         if dropped:
-            kept = [True] * len(table)
-            for row in dropped:
-                kept[row] = False
-            table = table.filter(pa.array(kept))
+            table = _without(table, dropped)
         return Scanned(table, tuple(self.findings), tuple(self.problems), self.texts, self.size, dropped)
 
 
@@ -328,6 +323,20 @@ def require_pyarrow() -> None:
         import pyarrow as pa  # noqa: F401 - to know
     except ImportError:
         raise MissingExtraError("To scan a corpus: pip install 'guardtok[corpus]'.") from None
+
+
+def _without(table: pa.Table, dropped: tuple[int, ...]) -> pa.Table:
+    """Return a table without these rows, ascending."""
+    import pyarrow as pa
+
+    kept = [True] * len(table)
+    for row in dropped:
+        kept[row] = False
+    try:
+        return table.filter(pa.array(kept))
+    except pa.ArrowNotImplementedError:  # Some types, views of strings among them, can be sliced and not filtered.
+        bounds = zip((0, *(row + 1 for row in dropped)), (*dropped, len(table)), strict=True)
+        return pa.concat_tables([table.slice(start, end - start) for start, end in bounds])
 
 
 def _texts(values: pa.Array, positions: Iterable[int]) -> Iterator[tuple[int, bytes]]:
