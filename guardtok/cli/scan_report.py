@@ -15,8 +15,6 @@ from guardtok.violation import visible
 if TYPE_CHECKING:
     from guardtok.corpus.scan import ScanResult
 
-REPORTS = tuple(each.value for each in Report)
-
 _SHOWN = 10
 """So many rows of each table, and so many problems, are shown to people."""
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from guardtok.cli.options import tokenizer_option
-from guardtok.cli.scan_report import REPORTS, write_report
 from guardtok.cli.streams import console
 from guardtok.cli.trouble import FOUND, MISTAKE
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from guardtok.corpus.result import FileResult
     from guardtok.corpus.scan import ScanResult
 
+_REPORTS = ("text", "json", "sarif", "html", "github")
 _ACTIONS = ("report", "annotate", "escape", "strip", "drop")
 INPUT_FORMATS = ("parquet", "arrow", "jsonl", "csv", "text")
 """The formats of files."""
@@ -44,7 +44,7 @@ INPUT_FORMATS = ("parquet", "arrow", "jsonl", "csv", "text")
 @click.option("-j", "--processes", type=click.IntRange(1), metavar="N", help="So many at once.  [default: all]")
 @click.option("--input-format", type=click.Choice(INPUT_FORMATS), help="Of all files, whatever they are called.")
 @click.option(
-    "--report", "report", type=click.Choice(REPORTS), default="text", show_default=True, help="How to say it."
+    "--report", "report", type=click.Choice(_REPORTS), default="text", show_default=True, help="How to say it."
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first problem.")
 @click.option("--exit-zero", is_flag=True, help="Findings make no status 1.")
@@ -63,6 +63,7 @@ def scan(**options: Any) -> None:  # noqa: ANN401 - one for each option
       guardtok scan crawl/ --action escape --output clean/
       guardtok scan docs/ --report sarif > findings.sarif
     """  # noqa: D301 - click looks for this character
+    from guardtok.cli.scan_report import write_report
     from guardtok.corpus.files import FileFormat
     from guardtok.corpus.report import Report
     from guardtok.corpus.scan import ScanEngine, scan_files

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from guardtok.cli.options import tokenizer_option
-from guardtok.cli.scan_report import show_problems
 from guardtok.cli.scanning import INPUT_FORMATS, columns_of, progress
 from guardtok.cli.streams import write_json
 from guardtok.cli.trouble import FOUND, MISTAKE
@@ -43,6 +42,7 @@ def tokenize(**options: Any) -> None:  # noqa: ANN401 - one for each option
       guardtok tokenize clean/ --tokenizer cl100k_base --output tokens/
       guardtok tokenize chats.parquet -c text -t qwen --separator '<|endoftext|>' --shards arrow -o tokens/
     """  # noqa: D301 - click looks for this character
+    from guardtok.cli.scan_report import show_problems
     from guardtok.corpus.files import FileFormat
     from guardtok.corpus.scan import ScanEngine
     from guardtok.corpus.scanner import ArrowScanner
