@@ -20,8 +20,10 @@ from guardtok.cli.guarding import check, encode
 from guardtok.cli.policies import policy
 from guardtok.cli.resizing import resize
 from guardtok.cli.sanitizing import sanitize
+from guardtok.cli.scanning import scan
 from guardtok.cli.serving import serve
 from guardtok.cli.streams import abandon_output, soften_encoding
+from guardtok.cli.tokenizing import tokenize
 from guardtok.cli.tokens import tokens
 from guardtok.cli.trouble import BROKEN_PIPE, INTERRUPTED, MISTAKE, Commands
 
@@ -62,7 +64,7 @@ def cli() -> None:
     """  # noqa: D301 - click looks for this character
 
 
-for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, fuzz, serve):
+for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, fuzz, scan, tokenize, serve):
     cli.add_command(_command)
 
 
