@@ -22,17 +22,22 @@ if TYPE_CHECKING:
     from guardtok.requests.paths import Node
     from guardtok.violation import Violation
 
-_STEP = re.compile(r'"|[^"\\]+|\\u[0-9a-fA-F]{4}|\\(?:u[0-9a-fA-F]{0,3})?\Z|\\[^u]|\\u', re.DOTALL)
-"""One step through a string: its end, a run of characters, an escape, one that is cut, one that is none."""
+_HIGH = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_STEP = re.compile(
+    rf'"|[^"\\]+|{_HIGH}\\u[dD][c-fC-F][0-9a-fA-F]{{2}}|(?:{_HIGH})?\\(?:u[0-9a-fA-F]{{0,3}})?\Z|{_HIGH}\Z'
+    r"|\\u[0-9a-fA-F]{4}|\\[^u]|\\u",
+    re.DOTALL,
+)
+"""One step through a string: its end, a run of characters, two halves of a pair, an escape that is cut, an escape."""
 
-_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
+_CUT = re.compile(rf"(?:{_HIGH})?\\(?:u[0-9a-fA-F]{{0,3}})?|{_HIGH}")
 _BETWEEN = re.compile(r"[\s\[\]{},:0-9eE+.\-a-z]*")
 """What stands between the strings of JSON: nothing that anybody would take for a form."""
 
 _MARKS = re.compile(r"[\[\]{},]")
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "/": "/"}
 _ESCAPE = 6
-"""Characters of an escape by number."""
+"""Characters of an escape by number; the two of a pair are twice as many."""
 
 
 class JsonText:
@@ -181,7 +186,7 @@ class JsonText:
             elif _CUT.fullmatch(step) and position + len(step) == len(text):
                 self._cut = step
                 break
-            elif len(step) == _ESCAPE:
+            elif len(step) >= _ESCAPE:
                 said.append(json.loads(f'"{step}"'))
             else:
                 said.append(_ESCAPES.get(step[1:], step))

@@ -14,7 +14,8 @@ from guardtok.errors import RequestError, near_match
 from guardtok.requests.blocks import Blocks
 from guardtok.requests.choices import Choices
 from guardtok.requests.items import Items
-from guardtok.requests.labels import UNNAMED, VERBATIM, Kind, Label, Shape
+from guardtok.requests.labels import Kind, Label, Shape
+from guardtok.text import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,44 +25,45 @@ if TYPE_CHECKING:
 
 ASSISTANT = "assistant"
 
+_VERBATIM = Label(UNKNOWN, kind=Kind.VERBATIM)
 _SPOKEN = Label(ASSISTANT)
 _NAME = Label("name")
 _GIVEN = Label("tool_arguments")
 _ARGUMENTS = Label("tool_arguments", kind=Kind.JSON)
 _RESULT = Label("tool_result")
 _FOUND = Label("document")
-_MARKS = dict.fromkeys(("type", "id", "object", "role", "status", "finish_reason", "stop_reason"), VERBATIM)
+_MARKS = dict.fromkeys(("type", "id", "object", "role", "status", "finish_reason", "stop_reason"), _VERBATIM)
 
 _FUNCTION = Label("tool_arguments", {"name": _NAME, "arguments": _ARGUMENTS, "input": _GIVEN})
-_CALL = Label("tool_arguments", {**_MARKS, "function": _FUNCTION, "custom": _FUNCTION, "index": UNNAMED})
+_CALL = Label("tool_arguments", {**_MARKS, "function": _FUNCTION, "custom": _FUNCTION, "index": Label(UNKNOWN)})
 _PART = Label(
     ASSISTANT,
     {**_MARKS, "annotations": _FOUND, "citations": _FOUND, "logprobs": _SPOKEN, "text": _SPOKEN, "refusal": _SPOKEN},
 )
 _PARTS = Label(ASSISTANT, items=_PART, joined=True)
 _MESSAGE = Label(
-    "unknown",
+    UNKNOWN,
     {
         **_MARKS,
         "content": _PARTS,
         **dict.fromkeys(("reasoning_content", "thinking", "reasoning", "refusal"), _SPOKEN),
         "tool_calls": Label("tool_arguments", items=_CALL),
         "function_call": _FUNCTION,
-        "audio": Label("unknown", {"id": VERBATIM, "data": VERBATIM, "transcript": _SPOKEN}),
+        "audio": Label(UNKNOWN, {"id": _VERBATIM, "data": _VERBATIM, "transcript": _SPOKEN}),
         "annotations": _FOUND,
         "name": _NAME,
     },
 )
-_CHOICE = Label("unknown", {**_MARKS, "message": _MESSAGE, "delta": _MESSAGE, "text": _SPOKEN, "logprobs": _SPOKEN})
+_CHOICE = Label(UNKNOWN, {**_MARKS, "message": _MESSAGE, "delta": _MESSAGE, "text": _SPOKEN, "logprobs": _SPOKEN})
 _COMPLETION = Label(
-    "unknown", {**_MARKS, "choices": Label("unknown", items=_CHOICE, shape=Shape.LIST)}, shape=Shape.MAPPING
+    UNKNOWN, {**_MARKS, "choices": Label(UNKNOWN, items=_CHOICE, shape=Shape.LIST)}, shape=Shape.MAPPING
 )
 
 _BLOCK = Label(
-    "unknown",
+    UNKNOWN,
     {
         **_MARKS,
-        **dict.fromkeys(("signature", "data", "tool_use_id"), VERBATIM),
+        **dict.fromkeys(("signature", "data", "tool_use_id"), _VERBATIM),
         "text": _SPOKEN,
         "thinking": _SPOKEN,
         "citations": _FOUND,
@@ -70,23 +72,23 @@ _BLOCK = Label(
         "content": _RESULT,
     },
 )
-_ANTHROPIC = Label("unknown", {**_MARKS, "content": Label("unknown", items=_BLOCK, joined=True)}, shape=Shape.MAPPING)
+_ANTHROPIC = Label(UNKNOWN, {**_MARKS, "content": Label(UNKNOWN, items=_BLOCK, joined=True)}, shape=Shape.MAPPING)
 _ANTHROPIC_EVENT = Label(
-    "unknown",
+    UNKNOWN,
     {
         **_MARKS,
         "message": _ANTHROPIC,
         "content_block": _BLOCK,
-        "delta": Label("unknown", {**_MARKS, "signature": VERBATIM, "citation": _FOUND}),
+        "delta": Label(UNKNOWN, {**_MARKS, "signature": _VERBATIM, "citation": _FOUND}),
     },
     shape=Shape.MAPPING,
 )
 
 _ITEM = Label(
-    "unknown",
+    UNKNOWN,
     {
         **_MARKS,
-        **dict.fromkeys(("call_id", "encrypted_content", "result"), VERBATIM),
+        **dict.fromkeys(("call_id", "encrypted_content", "result"), _VERBATIM),
         "content": _PARTS,
         "summary": Label(ASSISTANT, items=_PART),
         "revised_prompt": _SPOKEN,
@@ -98,20 +100,20 @@ _ITEM = Label(
     },
 )
 _RESPONSE = Label(
-    "unknown",
+    UNKNOWN,
     {
         **_MARKS,
-        "output": Label("unknown", items=_ITEM),
+        "output": Label(UNKNOWN, items=_ITEM),
         "instructions": Label("system"),
         "tools": Label("tool_definition"),
     },
     shape=Shape.MAPPING,
 )
 _RESPONSE_EVENT = Label(
-    "unknown",
+    UNKNOWN,
     {
         **_MARKS,
-        "item_id": VERBATIM,
+        "item_id": _VERBATIM,
         "response": _RESPONSE,
         "item": _ITEM,
         "part": _PART,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
     from guardtok.requests.sse import Event
     from guardtok.violation import Violation
 
-MAX_TEXTS = 4_096
+MAX_TEXTS = 2_048
 """So many texts one reply may have: each costs a stream of its own."""
 
 _DONE = b"[DONE]"
+_EVENT_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _NO_JSON = "the data of an event is no JSON object that every client would read alike; nothing of it was passed on."
 
 
@@ -70,9 +72,11 @@ class ReplyStream:
         self._open = True
         self._room = rewriter.ruleset.policy.limits.max_chars
         self._texts: dict[Steps, Channel | JsonText] = {}
-        self._live: dict[Steps, Channel | JsonText] = {}  # those that have not ended
+        # Those that have not ended, by what their names begin with: a choice, a block, an item.
+        self._live: dict[str | int, dict[Steps, Channel | JsonText]] = {}
         self._last: dict[Steps, tuple[dict[str, Any], Piece, bool]] = {}  # of open texts, the last event of each
         self._said: dict[tuple[str, str], str] = {}  # by place and text: what went on, where something was found
+        self._clean: dict[str, Any] | None = None  # the last event in which nothing was found, without its fragments
         self._found: list[Violation] = []  # outside of texts
         self._count = 0
         self._refused: tuple[Violation, ...] = ()
@@ -137,7 +141,11 @@ class ReplyStream:
                 self.changed = True
                 last = None
             self.passed = self._take(last) if last is not None else b""
-            return self.passed + self._end_texts(((),), {})
+            rests = self._end_texts(((),), {})
+            if rests and last is not None and not self.passed.endswith(_EVENT_ENDS):
+                # The body ended in the middle of an event, and another one follows.
+                self.passed += b"\n" if self.passed.endswith((b"\n", b"\r")) else b"\n\n"
+            return self.passed + rests
         finally:
             self.close()
 
@@ -145,8 +153,9 @@ class ReplyStream:
         """Give up: what was held back is dropped, and what was found goes to the sinks. Closing twice does nothing."""
         if self._open:
             self._open = False
-            for text in self._live.values():
-                text.close()
+            for text in self._texts.values():
+                if not text.ended:
+                    text.close()
             self._live.clear()
             self._last.clear()
             self._said.clear()
@@ -169,23 +178,27 @@ class ReplyStream:
         named = any(line.startswith(b"event") for line in event.lines)
         reading = self._dialect.read(body)
         made = self._feed_pieces(body, reading)
-        before = self._end_texts(reading.ends, made, reading.pieces)
+        rests = self._end_texts(reading.ends, made, reading.pieces)
         came = {steps: put(body, steps, "") for steps in made}
         for steps, text in self._say_again(body, reading):
             made[steps] = text
             came[steps] = put(body, steps, "")
-        result = self._judge(body, reading)
+        # Most events differ from the one before in a fragment alone.
+        result = body if body == self._clean else self._judge(body, reading)
+        same = plain and made == came and result == body
+        before = None if same else deepcopy(body)
         for steps, text in made.items():
-            put(body, steps, came[steps])
             put(result, steps, text)
+            if before is not None:
+                put(before, steps, came[steps])
         for piece in reading.pieces:
             if not self._texts[piece.text].ended:
                 self._last[piece.text] = result, piece, named
-        if plain and result == body:
-            return event.lead + before + event.raw()
+        if before is None:
+            return event.lead + rests + event.raw()
         self.changed = True
-        drop_probabilities(body, result)
-        return event.lead + before + event.with_data(_write_json(result))
+        drop_probabilities(before, result)
+        return event.lead + rests + event.with_data(_write_json(result))
 
     def _feed_pieces(self, body: dict[str, Any], reading: Reading) -> dict[Steps, str]:
         """Return what becomes of each fragment of an event, by its place there."""
@@ -201,7 +214,8 @@ class ReplyStream:
                 )
             text = self._texts.get(piece.text)
             if text is None:
-                text = self._texts[piece.text] = self._live[piece.text] = self._begin(piece)
+                text = self._texts[piece.text] = self._begin(piece)
+                self._live.setdefault(piece.text[0], {})[piece.text] = text
             if text.ended:
                 if fragment:
                     raise RequestError("reply.shape", text.path, "more of a text comes after the text ended.")
@@ -252,8 +266,8 @@ class ReplyStream:
         """
         events: list[bytes] = []
         here = {piece.text: piece.steps for piece in pieces}
-        for name in [each for each in self._live if any(_begins(each, beginning) for beginning in names)]:
-            text = self._live.pop(name)
+        for name in dict.fromkeys(name for beginning in names for name in self._beginning_with(beginning)):
+            text = self._live[name[0]].pop(name)
             rest = self._guarded(text, None)
             if text.restated is not None:
                 given, went = text.restated
@@ -267,6 +281,12 @@ class ReplyStream:
                 event = self._dialect.rest(body, piece, rest)
                 events.append(write_event(str(event.get("type")) if named else None, _write_json(event)))
         return b"".join(events)
+
+    def _beginning_with(self, beginning: Steps) -> list[Steps]:
+        if not beginning:
+            return [name for names in self._live.values() for name in names]
+        names = self._live.get(beginning[0], {})
+        return [name for name in names if name[: len(beginning)] == beginning]
 
     def _say_again(self, body: dict[str, Any], reading: Reading) -> Iterator[tuple[Steps, str]]:
         """Yield what is said again, and what went on the first time."""
@@ -289,10 +309,12 @@ class ReplyStream:
             rule, path, fact = error.rule, reading.place(error.path), error.fact
             raise RequestError(rule, path, fact) from None
         else:
+            if not result.count:
+                self._clean = body if not result.changed else None
+                return result.body
             self._count += result.count
             self._found += found[: self._ruleset.policy.limits.max_violations - len(self._found)]
-            if found:
-                self._remember(body, result.body, reading, found)
+            self._remember(body, result.body, reading, found)
             return result.body
         finally:
             self._logged[logged:] = [replace(each, path=reading.place(each.path)) for each in self._logged[logged:]]
@@ -344,10 +366,6 @@ def _is_event(event: Event) -> bool:
     except RequestError:
         return False
     return True
-
-
-def _begins(name: Steps, beginning: Steps) -> bool:
-    return name[: len(beginning)] == beginning
 
 
 def _sum_up(records: list[Violation]) -> Iterator[Violation]:
