@@ -56,7 +56,15 @@ _MESSAGE = Label(
 )
 _CHOICE = Label(UNKNOWN, {**_MARKS, "message": _MESSAGE, "delta": _MESSAGE, "text": _SPOKEN, "logprobs": _SPOKEN})
 _COMPLETION = Label(
-    UNKNOWN, {**_MARKS, "choices": Label(UNKNOWN, items=_CHOICE, shape=Shape.LIST)}, shape=Shape.MAPPING
+    UNKNOWN,
+    {
+        **_MARKS,
+        "choices": Label(UNKNOWN, items=_CHOICE, shape=Shape.LIST),
+        # Servers' own answers: Ollama's chat, and the texts of Ollama, llama.cpp and SGLang.
+        "message": _MESSAGE,
+        **dict.fromkeys(("response", "thinking", "content", "text"), _SPOKEN),
+    },
+    shape=Shape.MAPPING,
 )
 
 _BLOCK = Label(

@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from guardtok.clean import are_clean
-from guardtok.errors import LimitError, SurrogateError
+from guardtok.errors import LimitError, SurrogateError, VerificationError
 from guardtok.records import Report, defuse
 from guardtok.requests.arguments import only_across, read_json, write_json
-from guardtok.requests.joints import Piece, break_joints, join, ways_to_join
+from guardtok.requests.joints import STILL_THERE, Piece, break_joints, join, ways_to_join
 from guardtok.requests.labels import Kind
 from guardtok.requests.ledger import Ledger, refuse_changes
 from guardtok.requests.paths import spell
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from guardtok.violation import Action, Verdict, Violation
 
 _MINT = object()
+
+_ROUNDS = 8
+"""So often the joints of strings that several readers join are looked at, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +262,9 @@ class _Work:
         """Write a string of JSON again if what it holds was changed, and look at the string as it goes on."""
         before, value = read_json(str.__str__(leaf.text)), inside.holder[0]
         text, path = str.__str__(leaf.text), spell(leaf.place)
-        if before is None or inside.rewrite or before.value != value:
-            text = write_json(value)
+        made = write_json(value)
+        if before is None or inside.rewrite or write_json(before.value) != made:
+            text = made
             leaf.holder[leaf.step] = text
             self.changed = True
         whole = leaf._replace(text=text)
@@ -274,21 +278,40 @@ class _Work:
         if not self._walk.chains or self._torn:
             return
         leaves = {(id(leaf.holder), leaf.step): leaf for leaf in self._walk.leaves}
-        for chain in self._walk.chains:
-            pieces = [self._piece(leaves[id(holder), step]) for holder, step in chain if holder[step]]
-            before = [piece.edits for piece in pieces]
-            rewriter = self._rewriter
-            for joint in break_joints(pieces, self._ways, self._ruleset, rewriter.breaker):
+        chains = [
+            [self._piece(leaves[id(holder), step]) for holder, step in chain if holder[step]]
+            for chain in self._walk.chains
+        ]
+        pieces = {id(piece): piece for chain in chains for piece in chain}
+        before = {name: piece.edits for name, piece in pieces.items()}
+        report, overlap = True, sum(map(len, chains)) > len(pieces)
+        for _ in range(_ROUNDS):
+            came = [piece.edits for piece in pieces.values()]
+            for chain in chains:
+                self._break_joints(chain, report=report)
+            report = False
+            # A break for one reader might make a form for another one; where it did, the next round breaks that.
+            if not overlap or came == [piece.edits for piece in pieces.values()]:
+                break
+        else:
+            raise VerificationError(STILL_THERE)
+        for name, piece in pieces.items():
+            if piece.edits != before[name]:
+                self._note(piece.path, piece.edits)
+
+    def _break_joints(self, chain: list[Piece], *, report: bool) -> None:
+        rewriter = self._rewriter
+        for joint in break_joints(chain, self._ways, self._ruleset, rewriter.breaker):
+            if report:
                 self._ledger.add(Report(*joint, self._ruleset, rewriter.examiner.key, self._request_id))
-            for piece, edits in zip(pieces, before, strict=True):
-                if piece.edits != edits:
-                    self._note(piece.path, piece.edits)
 
     def _piece(self, leaf: Leaf) -> Piece:
-        piece = self._pieces.get((id(leaf.holder), leaf.step))
+        name = id(leaf.holder), leaf.step
+        piece = self._pieces.get(name)
         if piece is None:
             path = spell(leaf.place)
             piece = Piece(leaf.holder, leaf.step, path, str.__str__(leaf.text), (), self._label(leaf, path).runs)
+            self._pieces[name] = piece
         return piece
 
     def _note(self, path: str, edits: tuple[Edit, ...]) -> None:
