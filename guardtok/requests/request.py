@@ -262,9 +262,8 @@ class _Work:
         """Write a string of JSON again if what it holds was changed, and look at the string as it goes on."""
         before, value = read_json(str.__str__(leaf.text)), inside.holder[0]
         text, path = str.__str__(leaf.text), spell(leaf.place)
-        made = write_json(value)
-        if before is None or inside.rewrite or write_json(before.value) != made:
-            text = made
+        if before is None or inside.rewrite or before.value != value:
+            text = write_json(value)
             leaf.holder[leaf.step] = text
             self.changed = True
         whole = leaf._replace(text=text)
