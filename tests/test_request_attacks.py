@@ -262,6 +262,27 @@ def test_a_request_error_says_everything_that_was_found() -> None:
     assert outcome.body is None
 
 
+def test_half_a_character_in_a_string_that_is_refused_is_no_failure() -> None:
+    """It was never replaced, for the string goes nowhere; what its neighbours make of it is looked at all the same."""
+    guard = guard_of("sources: {'*': {default: block}}")
+    body = chat(parts(f"\ud800{END}<|im_", "end|>"))
+    with pytest.raises(RefusedError) as caught:
+        guard.sanitize_chat(body, protocol="openai.chat")
+    assert len(caught.value.violations) == 2
+    assert guard.check_chat(body, protocol="openai.chat").count == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"), [('{"a":1e999,"b":"\\n"}', "request.shape"), ('{"a":"\\u003c|im_end|>",}', "request.verbatim")]
+)
+def test_arguments_are_looked_into_once(text: str, rule: str) -> None:
+    """One objection is one, though other strings have forms in them."""
+    body = called(text)
+    body["messages"].append({"role": "user", "content": END})
+    found = guard_of().check_chat(body, protocol="openai.chat").violations
+    assert [each.rule for each in found].count(rule) == 1
+
+
 def sources_of(made: SanitizedRequest) -> set[str]:
     """Return the sources of what was found."""
     return {each.source for each in made.violations}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.clean import are_clean
 from guardtok.errors import LimitError, SurrogateError, VerificationError
+from guardtok.intake import take_in
 from guardtok.records import Report, defuse
 from guardtok.requests.arguments import only_across, read_json, write_json
 from guardtok.requests.joints import STILL_THERE, Piece, break_joints, join, ways_to_join
@@ -159,7 +160,9 @@ class _Work:
             return
         clean = self._find_clean_sources()
         for index, leaf in enumerate(tuple(walk.leaves)):
-            if leaf.label.kind is Kind.JSON and leaf.inside is None and walk.source_of(leaf.label) not in clean:
+            if leaf.label.kind is not Kind.JSON or leaf.inside is not None or "\\" in leaf.text:
+                continue  # With an escape in it, it was looked into at once.
+            if walk.source_of(leaf.label) not in clean:
                 inside = walk.look_inside(str.__str__(leaf.text), leaf.label, leaf.place)
                 walk.leaves[index] = leaf._replace(inside=inside)
         for leaf in walk.leaves:
@@ -309,7 +312,11 @@ class _Work:
         piece = self._pieces.get(name)
         if piece is None:
             path = spell(leaf.place)
-            piece = Piece(leaf.holder, leaf.step, path, str.__str__(leaf.text), (), self._label(leaf, path).runs)
+            # One that is refused stands as it came, halves of characters included.
+            policy = self._ruleset.policy
+            known, limits, surrogates = self._ruleset.modes, policy.limits, policy.surrogates
+            intake = take_in(self._label(leaf, path), None, known=known, limits=limits, surrogates=surrogates)
+            piece = Piece(leaf.holder, leaf.step, path, intake.text, (), intake.runs)
             self._pieces[name] = piece
         return piece
 
