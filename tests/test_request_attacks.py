@@ -203,8 +203,15 @@ def test_what_a_lenient_parser_would_read_is_looked_at(text: str) -> None:
 
 def test_a_form_in_what_is_no_json_is_broken_if_escapes_have_no_part_in_it() -> None:
     """Models break off in the middle of their arguments."""
-    made = guard_of().sanitize_chat(called(f'{{"a":"{END}\\n'), protocol="openai.chat")
-    assert arguments_of(made) == '{"a":"<_|im_end|>\\n'
+    made = guard_of().sanitize_chat(called(f'{{"a":"\\"{END}\\u0041\\n'), protocol="openai.chat")
+    assert arguments_of(made) == '{"a":"\\"<_|im_end|>\\u0041\\n'
+    assert made.count == 1
+
+
+def test_what_escapes_spell_in_what_is_no_json_never_takes_its_place() -> None:
+    """Half a character is no form, and the string goes on as it came."""
+    body = called('{"a":"\\ud800",')
+    assert guard_of().sanitize_chat(body, protocol="openai.chat").body == body
 
 
 LAX = guard_of('sources: {"*": {default: escape}, tool_arguments: {allow: ["@turn"]}}')

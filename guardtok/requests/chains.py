@@ -50,9 +50,15 @@ _READERS: tuple[Callable[[_Text], bool], ...] = (
 )
 
 
-def find_chains(made: list[Any]) -> Iterator[Chain]:
-    """Yield the chains of a list of parts, or of messages, whose neighbours with one role become one message."""
-    for texts in _runs_of(made):
+def find_chains(made: list[Any], *, thoughts: bool) -> Iterator[Chain]:
+    """Yield the chains of a list of parts, or of messages, whose neighbours with one role become one message.
+
+    Args:
+        made: The list.
+        thoughts: Whether what was thought may be joined with the rest.
+    """
+    for run in _runs_of(made):
+        texts = run if thoughts else [text for text in run if text.field != "thinking"]
         if len(texts) < 2:  # noqa: PLR2004 - one string has no neighbour
             continue
         if all(text.typed and text.field == "text" for text in texts):

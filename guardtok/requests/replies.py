@@ -40,7 +40,7 @@ _PART = Label(
     ASSISTANT,
     {**_MARKS, "annotations": _FOUND, "citations": _FOUND, "logprobs": _SPOKEN, "text": _SPOKEN, "refusal": _SPOKEN},
 )
-_PARTS = Label(ASSISTANT, items=_PART, joined=True)
+_PARTS = Label(ASSISTANT, items=_PART, joined=True, thoughts=False)
 _MESSAGE = Label(
     UNKNOWN,
     {
@@ -80,7 +80,9 @@ _BLOCK = Label(
         "content": _RESULT,
     },
 )
-_ANTHROPIC = Label(UNKNOWN, {**_MARKS, "content": Label(UNKNOWN, items=_BLOCK, joined=True)}, shape=Shape.MAPPING)
+_ANTHROPIC = Label(
+    UNKNOWN, {**_MARKS, "content": Label(UNKNOWN, items=_BLOCK, joined=True, thoughts=False)}, shape=Shape.MAPPING
+)
 _ANTHROPIC_EVENT = Label(
     UNKNOWN,
     {

@@ -11,7 +11,7 @@ from guardtok.clean import are_clean
 from guardtok.errors import LimitError, SurrogateError, VerificationError
 from guardtok.intake import take_in
 from guardtok.records import Report, defuse
-from guardtok.requests.arguments import only_across, read_json, write_json
+from guardtok.requests.arguments import only_across, read_escapes, read_json, write_json
 from guardtok.requests.joints import STILL_THERE, Piece, break_joints, join, ways_to_join
 from guardtok.requests.labels import Kind
 from guardtok.requests.ledger import Ledger, refuse_changes
@@ -209,9 +209,12 @@ class _Work:
         return source in clean or (type(leaf.text) is str and are_clean([leaf.text], source, self._ruleset))
 
     def _settle_string(self, leaf: Leaf) -> None:
+        if leaf.reread:
+            # What was broken in the string by now is broken in this.
+            leaf = leaf._replace(text=read_escapes(leaf.holder[leaf.step]))
         path = spell(leaf.place)
         made = self._sanitize(leaf, path)
-        if made is not None and made.edits:
+        if made is not None and made.edits and not leaf.reread:
             self._put(leaf, path, made)
 
     def _put(self, leaf: Leaf, path: str, made: Sanitized) -> None:

@@ -78,6 +78,7 @@ class Leaf(NamedTuple):
         label: Its label.
         node: The place of the holder.
         inside: For a string of JSON that was read: what it holds.
+        reread: Whether this is what the escapes spell in a string that is listed before it, and is no JSON.
     """
 
     holder: Any
@@ -86,6 +87,7 @@ class Leaf(NamedTuple):
     label: Label
     node: Node | None
     inside: Inside | None = None
+    reread: bool = False
 
     @property
     def place(self) -> Node:
@@ -216,7 +218,7 @@ class Walk:
         for index, item in enumerate(value):
             made.append(self.copy(item, items, made, index, place, depth + 1))
         if label.joined:
-            self.chains += find_chains(made)
+            self.chains += find_chains(made, thoughts=label.thoughts)
         return made
 
     def _take_string(self, value: str, label: Label, holder: Any, step: Any, node: Node | None) -> str:  # noqa: ANN401 - as copy
@@ -226,10 +228,15 @@ class Walk:
         if plain:
             if label.kind is Kind.JSON and isinstance(value, Text):
                 label = self._label_json(value, place)
+            inside = None
             # Without an escape in it, all that JSON holds is spelled in it.
-            inside = self.look_inside(plain, label, place) if label.kind is Kind.JSON and "\\" in plain else None
+            if label.kind is Kind.JSON and "\\" in plain:
+                inside = self.look_inside(plain, label, place)
             self.mixed = self.mixed or isinstance(value, Text)
-            self.leaves.append(Leaf(holder, step, value if isinstance(value, Text) else plain, label, node, inside))
+            leaf = Leaf(holder, step, value if isinstance(value, Text) else plain, label, node, inside)
+            self.leaves.append(leaf)
+            if label.kind is Kind.JSON and inside is None:
+                self._look_leniently(leaf, plain)
         return plain
 
     def _label_json(self, value: Text, place: Node) -> Label:
@@ -250,7 +257,6 @@ class Walk:
         except UnreadableError as error:
             self._refuse(place, str(error))
         if inner is None:
-            self._look_leniently(text, label, place)
             return None
         # Readers differ in which of two equal keys counts; what goes on has one of each.
         enforced = self._ruleset.modes[self.source_of(label)] is Mode.ENFORCE
@@ -260,11 +266,12 @@ class Walk:
         self._room = room
         return inside
 
-    def _look_leniently(self, text: str, label: Label, place: Node) -> None:
-        """Note what a lenient parser would read in a string that is no JSON; that goes on as it is or not at all."""
-        read, (node, step) = read_escapes(text), place
+    def _look_leniently(self, leaf: Leaf, text: str) -> None:
+        """Note what a lenient parser may read in a string that is no JSON; that goes on as it is or not at all."""
+        read = read_escapes(text)
         if read != text:
-            self.leaves.append(Leaf({step: read}, step, read, Label(label.source, kind=Kind.VERBATIM), node))
+            label = Label(leaf.label.source, kind=Kind.VERBATIM)
+            self.leaves.append(leaf._replace(text=read, label=label, reread=True))
 
     def _copy_inner(self, value: Any, label: Label, holder: list[Any], place: Node) -> Any:  # noqa: ANN401 - any JSON value
         # Its content lies where the string lies, and not below an index.
