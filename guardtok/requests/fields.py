@@ -14,7 +14,7 @@ from guardtok.requests.token_ids import has_ids
 from guardtok.text import UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 def verbatim(source: str = UNKNOWN) -> Label:
@@ -110,6 +110,12 @@ def options(**fields: Label) -> Label:
     # Proxies put what is in it into the body.
     named["extra_body"] = label
     return label
+
+
+def label_messages(speaker: Callable[[str], Label]) -> Label:
+    """Return the label of messages, each labelled by the source that its role speaks for."""
+    message = Label(UNKNOWN, by="role", speaker=speaker, shape=Shape.MAPPING)
+    return Label(UNKNOWN, items=message, shape=Shape.LIST, joined=True)
 
 
 @lru_cache(maxsize=64)

@@ -47,7 +47,6 @@ class Shape(Enum):
     MAPPING = "a mapping"
     LIST = "a list"
     CONTENT = "a string or a list"
-    STRING = "a string"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from guardtok.requests.fields import (
     UNNAMED,
     VERBATIM,
     label_contents,
+    label_messages,
     options,
 )
 from guardtok.requests.labels import PROMPT, Kind, Label, Shape
@@ -51,9 +52,7 @@ def label_message(source: str) -> Label:
     )
 
 
-MESSAGES = Label(
-    UNKNOWN, items=Label(UNKNOWN, by="role", speaker=label_message, shape=Shape.MAPPING), shape=Shape.LIST, joined=True
-)
+MESSAGES = label_messages(label_message)
 
 _RAW = Label(PROMPT, kind=Kind.PROMPT)
 

@@ -41,7 +41,6 @@ _SHAPES: dict[Shape, tuple[type, ...]] = {
     Shape.MAPPING: (dict,),
     Shape.LIST: (list, tuple),
     Shape.CONTENT: (str, list, tuple),
-    Shape.STRING: (str,),
 }
 _NO_TEMPLATE = (
     "a chat template is code that writes control tokens, and the policy takes none from callers. Leave it out, or say "
