@@ -290,6 +290,17 @@ def test_arguments_are_looked_into_once(text: str, rule: str) -> None:
     assert [each.rule for each in found].count(rule) == 1
 
 
+def test_a_form_that_is_the_name_of_a_field_breaks_no_body() -> None:
+    """Fields that guardtok knows keep their names, and a list that it does not know is no failure."""
+    guard = guard_of(f"forms: [text]\n{ESCAPE}")
+    halves = [{"text": "a te"}, {"text": "xt b"}]
+    made = guard.sanitize_chat(chat(halves), protocol="openai.chat")
+    assert [*map(set, content_of(made))] == [{"text"}, {"text"}]
+    assert made.count == 1
+    details = {"messages": [{"role": "assistant", "reasoning_details": halves}]}
+    assert guard.sanitize_chat(details, protocol="openai.chat").changed
+
+
 def sources_of(made: SanitizedRequest) -> set[str]:
     """Return the sources of what was found."""
     return {each.source for each in made.violations}

@@ -168,21 +168,32 @@ _RESULTS = (
 
 @lru_cache(maxsize=64)
 def _label_part(source: str) -> Label:
-    own = {"type": VERBATIM, "file_id": ID, "signature": VERBATIM, "encrypted_content": VERBATIM}
-    parts = Label("document", own)
+    own = _label_fields(source)
+    parts = Label("document", _label_fields("document"))
+    content = Label("document", items=parts, joined=True)
     paper = Label(
         "document",
         {
             "type": VERBATIM,
-            "source": Label("document", {"type": VERBATIM, "content": Label("document", items=parts, joined=True)}),
-            "content": Label("document", items=parts, joined=True),
+            "source": Label("document", {"type": VERBATIM, "content": content}),
+            "content": content,
         },
     )
-    embedded = Label(source, {**own, "data": _EMBEDDINGS})
     cases = {
         "document": paper,
         "search_result": paper,
-        "prompt_embeds": embedded,
+        "prompt_embeds": Label(source, {**own, "data": _EMBEDDINGS}),
         "redacted_thinking": Label(source, {**own, "data": VERBATIM}),
     }
     return Label(source, own, by="type", cases=cases)
+
+
+def _label_fields(source: str) -> dict[str, Label]:
+    """Return the fields of a part. Those of its texts are named: a form that is spelled like one renames none."""
+    return {
+        "type": VERBATIM,
+        "file_id": ID,
+        "signature": VERBATIM,
+        "encrypted_content": VERBATIM,
+        **dict.fromkeys(("text", "refusal", "thinking"), Label(source)),
+    }

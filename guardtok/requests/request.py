@@ -16,6 +16,7 @@ from guardtok.requests.joints import STILL_THERE, Piece, break_joints, join, way
 from guardtok.requests.labels import Kind
 from guardtok.requests.ledger import Ledger, refuse_changes
 from guardtok.requests.paths import spell
+from guardtok.requests.pieces import get
 from guardtok.requests.walk import BodyError, Walk, name_type
 from guardtok.sanitize import sanitize
 from guardtok.sinks import emit
@@ -284,7 +285,8 @@ class _Work:
             return
         leaves = {(id(leaf.holder), leaf.step): leaf for leaf in self._walk.leaves}
         chains = [
-            [self._piece(leaves[id(holder), step]) for holder, step in chain if holder[step]]
+            # A key that was a form is another one by now, and leads to no text any more.
+            [self._piece(leaves[id(holder), step]) for holder, step in chain if get(holder, (step,))]
             for chain in self._walk.chains
         ]
         pieces = {id(piece): piece for chain in chains for piece in chain}
