@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from guardtok import Guard
+from guardtok import Guard, Text
 from guardtok.errors import RequestError
 from guardtok.fuzz import ATTACKS, Oracle, fuzz
 from guardtok.policy import shipped_policies
@@ -116,29 +116,33 @@ class Bodies(Guard):
         if protocol == "openai.completions":
             raise RequestError("request.token_ids", "$.prompt", "ids are no text")
         violations: list[Any] = []
+        return SimpleNamespace(body=self.walk(body, violations), violations=tuple(violations))
 
-        def walk(value: Any) -> Any:  # noqa: ANN401 - JSON
-            if isinstance(value, str):
-                done = self.sanitize(value, source="user")
-                violations.extend(done.violations)
-                return done.text
-            if isinstance(value, dict):
-                return {walk(key): walk(inner) for key, inner in value.items()}
-            return [walk(inner) for inner in value] if isinstance(value, list) else value
+    def walk(self, value: Any, violations: list[Any]) -> Any:  # noqa: ANN401 - JSON
+        if isinstance(value, str):
+            done = self.sanitize(value, source="user")
+            violations.extend(done.violations)
+            return done.text
+        if isinstance(value, dict):
+            return {self.name(key, violations): self.walk(inner, violations) for key, inner in value.items()}
+        return [self.walk(inner, violations) for inner in value] if isinstance(value, list) else value
 
-        return SimpleNamespace(body=walk(body), violations=tuple(violations))
+    def name(self, key: str, violations: list[Any]) -> Any:  # noqa: ANN401 - JSON
+        return self.walk(key, violations)
 
 
-class ContentAlone(Bodies):
+class Keyless(Bodies):
     """Sanitizes whole requests, but not their keys, and lets ids through."""
 
     __slots__ = ()
 
     def sanitize_chat(self, body: Any, *, protocol: str) -> Any:  # noqa: ANN401 - as of a Guard
-        if isinstance(body.get("prompt"), list):
+        if protocol == "openai.completions":
             return SimpleNamespace(body=body, violations=())
-        done = super().sanitize_chat(body, protocol=protocol)
-        return SimpleNamespace(body=body if "tools" in body else done.body, violations=done.violations)
+        return super().sanitize_chat(body, protocol=protocol)
+
+    def name(self, key: str, violations: list[Any]) -> Any:  # noqa: ANN401 - JSON
+        return key if isinstance(violations, list) else None
 
 
 def test_guards_of_requests_are_given_whole_requests() -> None:
@@ -146,12 +150,31 @@ def test_guards_of_requests_are_given_whole_requests() -> None:
     whole = fuzz(fuzz_targets.guard(Bodies), cases=200, seconds=None, attacks=["A11", "A14"])
     assert whole.findings == ()
     assert whole.coverage.keys() == {"A11", "A14"}
-    found = fuzz(fuzz_targets.guard(ContentAlone), cases=200, seconds=None, attacks=["A11", "A14"])
+    found = fuzz(fuzz_targets.guard(Keyless), cases=200, seconds=None, attacks=["A11", "A14"])
     assert {finding.outcome.cause for finding in found.findings} == {
         "a request's reserved ids go on unseen",
         "a sanitized request spells a control token",
     }
     assert "A14" not in fuzz(fuzz_targets.guard(), cases=1, seconds=None, attacks=["A14"]).coverage
+
+
+class Piecemeal(Guard):
+    """Encodes each part of a text by itself, where a run reaches over parts."""
+
+    __slots__ = ()
+
+    def encode(self, text: str, **options: Any) -> Any:  # noqa: ANN401 - as of a Guard
+        found = super().encode(text, **options)
+        if not isinstance(text, Text):
+            return found
+        parts = [super(Piecemeal, self).encode(text[run.start : run.end]) for run in text.runs]
+        return SimpleNamespace(ids=[id_ for part in parts for id_ in part.ids], violations=found.violations)
+
+
+def test_a_guard_is_held_against_the_specification() -> None:
+    """Ids that are as harmless as others, and not those that the specification gives, are a drift."""
+    report = fuzz(fuzz_targets.guard(Piecemeal), cases=300, seconds=None, attacks=["A10"], oracles=["drift"])
+    assert [finding.outcome.cause for finding in report.findings] == ["a guard and the specification differ"]
 
 
 @pytest.mark.parametrize(

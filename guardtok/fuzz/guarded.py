@@ -11,6 +11,7 @@ from guardtok.fuzz.bodies import BODIES, judge_body
 from guardtok.fuzz.case import BATCH, THREADS
 from guardtok.fuzz.doors import as_ids
 from guardtok.fuzz.judge import Judgement, conversation
+from guardtok.fuzz.specified import is_specified, judge_specified
 from guardtok.ruleset import catalogue_automata
 from guardtok.scan import find
 from guardtok.text import Text
@@ -68,6 +69,7 @@ class Warden:
         self.trusted = {form.text: form.token_id for form in allowed}
         named = [form.text for form in allowed if form.role in {"turn", "eos"}] or list(self.trusted)
         self.frame = (named[0], named[-1]) if named else None
+        self.specified = is_specified(guard.policy, self.tokenizer)
         self.template = getattr(self.tokenizer, "chat_template", None)
         if not isinstance(self.template, str) and self.frame is not None:
             opening, closing = self.frame
@@ -175,7 +177,10 @@ def _judge_frame(case: Case, warden: Warden, made: Judgement) -> None:
             whole += Text(part * case.repeat, source=UNTRUSTED, path=f"[{number}]")
         whole += Text(closing, source=TRUSTED)
         out = _call(made, "guard.encode", warden, lambda: warden.guard.encode(whole))
-        return None if out is None else as_ids(out.ids)
+        ids = None if out is None else as_ids(out.ids)
+        if warden.specified:
+            judge_specified(whole, ids, warden.guard, made)
+        return ids
 
     ids, twin = encode(case.parts), encode(case.inert().parts)
     made.ran |= {Oracle.FORGE, Oracle.ERASE, Oracle.OVERLAP}
