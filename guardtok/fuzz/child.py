@@ -107,7 +107,3 @@ def main() -> None:
         replies.flush()
 
     serve(requests, answer, capture)
-
-
-if __name__ == "__main__":
-    main()

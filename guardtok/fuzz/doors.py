@@ -178,7 +178,7 @@ def through_adapter(adapter: Tokenizer) -> Doors:
 
 
 def parser_of(tokenizer: Tokenizer) -> Encode | None:
-    """Return how the library behind guardtok's adapter encodes with its control tokens parsed; None if it never does."""
+    """Return how the library behind an adapter encodes with its control tokens parsed; None if it never does."""
     if isinstance(tokenizer, TiktokenTokenizer):
         encoding = tokenizer.encoding
         return lambda text: encoding.encode(text, allowed_special="all")

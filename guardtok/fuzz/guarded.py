@@ -10,7 +10,7 @@ from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.bodies import BODIES, judge_body
 from guardtok.fuzz.case import BATCH, THREADS
 from guardtok.fuzz.doors import as_ids, parser_of
-from guardtok.fuzz.judge import Judgement, conversation
+from guardtok.fuzz.judge import Judgement, conversation, readings, repair
 from guardtok.fuzz.specified import is_specified, judge_specified
 from guardtok.ruleset import catalogue_automata
 from guardtok.scan import find
@@ -143,34 +143,19 @@ def _judge_text(text: str, warden: Warden, made: Judgement) -> None:
         made.report(Oracle.DRIFT, "check and encode disagree", verdict.count, len(out.violations), ids)
     if any(violation.action in {Action.STRIP, Action.BLOCK} for violation in out.violations):
         return
+    clean = repair(text)
     unknown = {token.id for token in tokenizer.control_tokens if token.kind is TokenClass.UNKNOWN}
-    ruled = isinstance(tokenizer, RuledTokenizer)
-    clean = _repair(text)
-    expected = (tokenizer.normalize(clean) if ruled else clean).encode()
+    rules = tokenizer if isinstance(tokenizer, RuledTokenizer) else None
     decoded = tokenizer.decode_bytes(ids)
-    # U+2581 is a blank to SentencePiece and its kin, and a character of its own to all others.
-    readings = {expected, expected.replace("\u2581".encode(), b" ")} if ruled else {expected}
-    if unknown.isdisjoint(ids) and decoded.removeprefix(b" ") not in {each.removeprefix(b" ") for each in readings}:
-        made.report(Oracle.ROUND_TRIP, "a guarded text does not come back", expected, decoded, ids)
+    if unknown.isdisjoint(ids) and decoded not in readings(clean, rules):
+        made.report(
+            Oracle.ROUND_TRIP, "a guarded text does not come back", clean, decoded.decode(errors="replace"), ids
+        )
     if not out.violations and warden.quiet:
         raw = as_ids(tokenizer.encode_ordinary(clean, at_start=True))
         # Where the tokenizer itself makes a reserved id, the guard has to differ.
         if raw != ids and not warden.held(raw):
             made.report(Oracle.DRIFT, "clean text gets other ids than without a guard", raw, ids, ids)
-
-
-def _repair(text: str) -> str:
-    """Return text as a guard takes it in: pairs joined, lone surrogates replaced."""
-    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass") if _paired(text) else text
-    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in joined)
-
-
-def _paired(text: str) -> bool:
-    try:
-        text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _judge_frame(case: Case, warden: Warden, made: Judgement) -> None:

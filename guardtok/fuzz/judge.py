@@ -6,6 +6,7 @@ holds words of its own and ids; what it quotes of a text it quotes in `got` and 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from guardtok.fuzz.case import Case
     from guardtok.fuzz.shapes import Conversation
+    from guardtok.tokenizer import RuledTokenizer
 
 SHOWN = 64
 """So many ids of an outcome are kept."""
@@ -27,6 +29,9 @@ SHOWN = 64
 MAX_SHOWN_TEXT = 400
 
 _Made = TypeVar("_Made")
+
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(slots=True)
@@ -93,3 +98,22 @@ def leftmost_longest(text: str, forms: Sequence[str]) -> list[tuple[int, str]]:
         else:
             at += 1
     return found
+
+
+def readings(text: str, rules: RuledTokenizer | None) -> set[bytes]:
+    """Return what the ids of a text may decode to: the text, or what the tokenizer's own normaliser leaves of it."""
+    if rules is None:
+        return {repair(text).encode(), text.encode("utf-8", "surrogatepass")}
+    normal = rules.normalize(repair(text)).encode()
+    # U+2581 is a blank to SentencePiece and its kin, and a character of its own to all others.
+    spaced = normal.replace("\u2581".encode(), b" ")
+    return {reading for data in (normal, spaced) for reading in (data, b" " + data, data.removeprefix(b" "))}
+
+
+def repair(text: str) -> str:
+    """Return text with surrogate pairs joined and each lone surrogate replaced by U+FFFD."""
+    return _LONE.sub("\ufffd", _PAIR.sub(_join, text))
+
+
+def _join(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")

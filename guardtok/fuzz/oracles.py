@@ -11,7 +11,7 @@ from guardtok.errors import is_failure
 from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.case import BATCH, IDS, TEXT, THREADS
 from guardtok.fuzz.doors import as_ids
-from guardtok.fuzz.judge import Judgement, conversation, leftmost_longest
+from guardtok.fuzz.judge import Judgement, conversation, leftmost_longest, readings, repair
 from guardtok.fuzz.shapes import CHATS
 from guardtok.tokenizer import TokenClass
 
@@ -80,7 +80,7 @@ def _judge_text(text: str, reader: Reader, other: Doors | None, made: Judgement)
     """Judge an ordinary text: leak, round trip, drift, and whether it is the same a second time."""
     doors = reader.doors
     # Half a surrogate pair is no text, and a library may refuse it in any words that it likes; a panic is no refusal.
-    declared = doors.declared if text == _repair(text) else (Exception,)
+    declared = doors.declared if text == repair(text) else (Exception,)
     ids = made.encode("encode", declared, lambda: doors.encode(text))
     if other is not None:
         _judge_drift(text, ids, doors, other, made)
@@ -117,9 +117,11 @@ def _judge_round_trip(text: str, ids: list[int], doors: Doors, made: Judgement) 
         if not any(outcome.oracle is Oracle.CRASH for outcome in made.outcomes):
             made.report(Oracle.ROUND_TRIP, "its own ids do not decode", "text", "an error", ids)
         return
-    if decoded not in _readings(text, doors):
+    if decoded not in readings(text, doors.rules):
         fact = (
-            "white space is lost or added" if _squeeze(decoded) == _squeeze(_clean(text)) else "other text comes back"
+            "white space is lost or added"
+            if _squeeze(decoded) == _squeeze(repair(text).encode())
+            else "other text comes back"
         )
         made.report(Oracle.ROUND_TRIP, fact, text, decoded.decode(errors="replace"), ids)
 
@@ -128,29 +130,6 @@ def _decode(ids: list[int], doors: Doors) -> bytes:
     decode = doors.decode if doors.adapter is None else doors.adapter.decode_bytes
     spelled = decode(ids)
     return spelled.encode("utf-8", "surrogatepass") if isinstance(spelled, str) else bytes(spelled)
-
-
-def _readings(text: str, doors: Doors) -> set[bytes]:
-    """Return what the ids of a text may decode to."""
-    if doors.rules is None:
-        return {_clean(text), _raw(text)}
-    normal = _clean(doors.rules.normalize(_repair(text)))
-    # U+2581 is a blank to SentencePiece and its kin, and a character of its own to all others.
-    spaced = normal.replace("\u2581".encode(), b" ")
-    return {reading for data in (normal, spaced) for reading in (data, b" " + data, data.removeprefix(b" "))}
-
-
-def _repair(text: str) -> str:
-    """Return text with surrogate pairs joined and lone surrogates replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _clean(text: str) -> bytes:
-    return _repair(text).encode()
-
-
-def _raw(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
 
 
 def _squeeze(data: bytes) -> str:

@@ -21,7 +21,6 @@ class Profile:
         words: Some of its ordinary tokens, as text.
         chats: Whether it encodes conversations.
         requests: Whether it guards whole requests.
-        oracles: Names of the oracles that can judge it.
         notes: What else there is to say of how it was read.
     """
 
@@ -35,7 +34,6 @@ class Profile:
     words: tuple[str, ...] = ()
     chats: bool = False
     requests: bool = False
-    oracles: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:

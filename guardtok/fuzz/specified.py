@@ -42,6 +42,6 @@ def judge_specified(text: Text, out: Any, guard: Any, made: Judgement) -> None: 
     leaks = any(
         not tokenizer.reserved_ids.isdisjoint(tokenizer.encode_ordinary(run, at_start=False)) for run in ordinary
     )
-    # Where the tokenizer makes a reserved id of plain text, a guard cuts it apart, of which the specification is silent.
+    # Where the tokenizer makes a reserved id of plain text a guard cuts it apart; the specification does not.
     if want != got and not leaks:
         made.report(Oracle.DRIFT, "a guard and the specification differ", want, got, got or ())

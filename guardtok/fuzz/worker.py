@@ -29,6 +29,9 @@ HANG_SECONDS = 20.0
 """So long one case may take."""
 
 
+_MAIN = "import sys; sys.path[:] = sys.argv[1:]; from guardtok.fuzz.child import main; main()"
+
+
 class Worker:
     """A child process with a target in it.
 
@@ -90,8 +93,8 @@ class Worker:
     def _start(self) -> dict[str, Any]:
         self.restarts += 1
         self._replies = queue.SimpleQueue()
-        command = [sys.executable, "-m", "guardtok.fuzz.child"]
-        # Python's own warnings would count as what the tokenizer prints.
+        # It imports from where this process does: what lies in the current folder shadows nothing.
+        command = [sys.executable, "-c", _MAIN, *sys.path]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ours
         if self._process.stdout is None:
             raise TokenizerError("The child process has no output.")

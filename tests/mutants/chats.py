@@ -87,7 +87,7 @@ def let_ids_through(_patch: Patch) -> Guard:
     class Mutant(Bodies):
         __slots__ = ()
 
-        def sanitize_chat(self, body: Any, *, protocol: str) -> Any:  # noqa: ANN401 - JSON
+        def sanitize_chat(self, body: Any, *, protocol: str) -> Any:  # noqa: ANN401, ARG002 - as of a Guard
             return super().sanitize_chat(body, protocol="openai.chat")
 
     return guards.requesting(Mutant)

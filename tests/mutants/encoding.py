@@ -190,7 +190,7 @@ def join_documents(_patch: Patch) -> Guard:
     class Mutant(Guard):
         __slots__ = ()
 
-        def encode_batch(self, texts: Any, **options: Any) -> Any:  # noqa: ANN401 - as of a Guard
+        def encode_batch(self, texts: Any, **_: Any) -> Any:  # noqa: ANN401 - as of a Guard
             made: list[list[int]] = [[]]
             for id_ in _parse(self, "</s>".join(texts)):
                 if id_ == guards.FORMS["</s>"]:

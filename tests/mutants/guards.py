@@ -92,7 +92,7 @@ def talking(kind: type[Guard] = Guard) -> Guard:
     return kind(policy(), tokenizer(template=TEMPLATE), sinks=())
 
 
-class PanicException(BaseException):  # noqa: N818 - as pyo3 names it
+class PanicException(BaseException):
     """What a Rust library raises where it gives up."""
 
 

@@ -131,11 +131,11 @@ def keep_the_end(patch: Patch) -> Guard:
 
 def log_forms(patch: Patch) -> Guard:
     """Write forms into records as they are."""
-    patch(records, "defuse", lambda text, ruleset: text)
+    patch(records, "defuse", lambda text, **_: text)
     return guards.plain()
 
 
 def log_the_text(patch: Patch) -> Guard:
     """Write the text around a form into records as it is."""
-    patch(Report, "_excerpt", lambda self, start, end: self.intake.text[max(0, start - 8) : start] + "…")
+    patch(Report, "_excerpt", lambda self, start, _: self.intake.text[max(0, start - 8) : start])
     return guards.excerpting()
