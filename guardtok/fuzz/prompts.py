@@ -15,6 +15,7 @@ from guardtok.fuzz.findings import shown
 from guardtok.fuzz.judge import Judgement
 from guardtok.fuzz.targets import Target
 from guardtok.tokenizer import TokenClass
+from guardtok.violation import broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,8 +73,8 @@ def _explain(found: Finding, count: int) -> str:
         f"{outcome.cause}.\n"
         f"  attack    {case.attack}\n"
         f"  text      {shown(case.text, [case.form])}\n"
-        f"  expected  control tokens {outcome.expected}\n"
-        f"  got       control tokens {outcome.got}\n"
+        f"  expected  {outcome.expected}\n"
+        f"  got       {outcome.got}\n"
         f"The exact text, in JSON: {case.to_json()}{more}"
     )
 
@@ -89,6 +90,7 @@ class _Prompts:
         self._parse = parser_of(tokenizer)
         loose = {token.id for token in tokenizer.control_tokens if token.kind is not TokenClass.CONTROL}
         self._reserved = tokenizer.reserved_ids - loose
+        self._names = {token.id: broken(token.form) for token in tokenizer.control_tokens}
         self._expected = self._tokens(INERT)
 
     def open(self) -> tuple[Profile, list[tuple[str, list[str], list[Outcome]]]]:
@@ -109,12 +111,17 @@ class _Prompts:
 
     def _judge(self, text: str, made: Judgement) -> None:
         got = made.call("the prompt", _REFUSALS, lambda: (self._tokens(text),))
+        expected = self._name(self._expected)
         if got is None or got[0] == self._expected:
             made.ran |= {Oracle.FORGE, Oracle.ERASE}
         elif len(got[0]) < len(self._expected):
-            made.report(Oracle.ERASE, "A text hides or swallows a control token", self._expected, got[0])
+            made.report(Oracle.ERASE, "A text hides or swallows a control token", expected, self._name(got[0]))
         else:
-            made.report(Oracle.FORGE, "A text makes a control token", self._expected, got[0])
+            made.report(Oracle.FORGE, "A text makes a control token", expected, self._name(got[0]))
+
+    def _name(self, ids: list[int]) -> str:
+        """Return the broken forms of control tokens."""
+        return " ".join(self._names.get(id_, str(id_)) for id_ in ids) or "none"
 
     def _tokens(self, text: str) -> list[int]:
         """Return the control tokens of the prompt around a text.
