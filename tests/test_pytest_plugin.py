@@ -124,11 +124,7 @@ def test_cases_that_are_about_other_tokens_are_skipped(pytester: pytest.Pytester
 def test_a_run_that_asks_for_nothing_imports_nothing(tmp_path: Path) -> None:
     """The plugin is loaded in every project where guardtok is installed, and must cost nothing there."""
     (tmp_path / "test_it.py").write_text(
-        "import sys
-
-def test_it():
-    assert 'guardtok' not in sys.modules
-",
+        "import sys\n\ndef test_it():\n    assert 'guardtok' not in sys.modules\n",
         "utf-8",
     )
     (tmp_path / "chat.test.yaml").write_text(TESTS, "utf-8")
