@@ -75,6 +75,7 @@ MUTANTS = (
     Mutant(encoding.forget_the_joint, guards.blocking, "A10", "split"),
     Mutant(text.look_at_each_chunk_alone, guards.plain, "A10", "split"),
     Mutant(text.hold_back_one_too_few, guards.plain, "A10", "split"),
+    Mutant(text.keep_the_end, guards.plain, "A10", "split", 200),
     Mutant(chats.check_content_alone, guards.plain, "A11", "forge"),
     Mutant(chats.ignore_keys, guards.plain, "A11", "forge"),
     Mutant(text.unescape_afterwards, guards.plain, "A12", "leak"),
@@ -89,8 +90,7 @@ MUTANTS = (
     Mutant(text.log_the_text, guards.excerpting, "A20", "log"),
     Mutant(encoding.forget_unused_slots, guards.many, "A21", "leak"),
     Mutant(encoding.join_documents, guards.plain, "A22", "split"),
-    Mutant(encoding.drop_empty_texts, guards.plain, "A22", "split"),
-    Mutant(text.keep_the_end, guards.plain, "plain", "split", 800),
+    Mutant(encoding.drop_empty_texts, guards.plain, "plain", "split"),
 )
 """Every mutant, in the order of the attack classes."""
 
