@@ -116,10 +116,15 @@ def draw_texts(_target: Target, first: int) -> Iterator[str]:
         phases=(Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
+    drawn: list[str] = []
+
+    def keep(text: str) -> None:
+        drawn.append(text)
+
     for number in count(first):
-        drawn: list[str] = []
-        seed(number)(options(given(st.text())(drawn.append)))()
-        yield from drawn
+        drawn.clear()
+        seed(number)(options(given(text=st.text())(keep)))()
+        yield from list(drawn)
 
 
 def make_texts(target: Target, first: int) -> Iterator[str]:
