@@ -87,6 +87,7 @@ MUTANTS = (
     Mutant(encoding.forget_media, guards.many, "A18", "leak"),
     Mutant(encoding.miss_a_panic, guards.panicking, "A19", "crash", 15),
     Mutant(encoding.search_in_quadratic_time, guards.plain, "A19", "crash", 15),
+    Mutant(encoding.cut_off_the_end, guards.plain, "A19", "erase", 15),
     Mutant(text.log_the_text, guards.excerpting, "A20", "log"),
     Mutant(encoding.forget_unused_slots, guards.many, "A21", "leak"),
     Mutant(encoding.join_documents, guards.plain, "A22", "split"),
