@@ -19,6 +19,7 @@ from guardtok.fuzz.campaign import Plan, Progress, check_hypothesis, run
 from guardtok.fuzz.case import Case, Outcome
 from guardtok.fuzz.findings import Finding, Report
 from guardtok.fuzz.local import Local
+from guardtok.fuzz.prompts import assert_no_forgery
 from guardtok.fuzz.worker import HANG_SECONDS, Worker
 
 if TYPE_CHECKING:
@@ -27,7 +28,19 @@ if TYPE_CHECKING:
 
     from guardtok.fuzz.campaign import Asked
 
-__all__ = ["ATTACKS", "MEANING", "Case", "Finding", "Oracle", "Outcome", "Report", "fuzz", "fuzz_one_input", "judge"]
+__all__ = [
+    "ATTACKS",
+    "MEANING",
+    "Case",
+    "Finding",
+    "Oracle",
+    "Outcome",
+    "Report",
+    "assert_no_forgery",
+    "fuzz",
+    "fuzz_one_input",
+    "judge",
+]
 
 
 def fuzz(  # noqa: PLR0913 - the options of the command

@@ -209,7 +209,7 @@ class _Campaign:
         for form, ran, outcomes in surveyed:
             case = Case("A23", TEXT, (form,), form)
             self._state.coverage["A23"].update(Oracle(name) for name in ran)
-            for outcome in outcomes:
+            for outcome in self._wanted(outcomes):
                 self.keep(case, outcome)
 
     def _replay(self) -> None:
@@ -259,7 +259,11 @@ class _Campaign:
         state.cases += 1
         state.coverage[case.attack].update(Oracle(name) for name in ran)
         self._on_progress(Progress(time.monotonic() - self._start, state.cases, len(state.findings), self._attack))
-        return [outcome for outcome in outcomes if not plan.oracles or outcome.oracle in plan.oracles]
+        return self._wanted(outcomes)
+
+    def _wanted(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        oracles = self._plan.oracles
+        return [outcome for outcome in outcomes if not oracles or outcome.oracle in oracles]
 
     def knows(self, outcome: Outcome) -> bool:
         """Whether there is a finding of the same cause."""

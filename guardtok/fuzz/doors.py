@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from guardtok.adapters.hf import HfTokenizer
+from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.dialects import catalogue
-from guardtok.errors import is_failure
+from guardtok.errors import TokenizerError, is_failure
 from guardtok.tokenizer import ControlToken, RuledTokenizer, TokenClass, Tokenizer
 
 if TYPE_CHECKING:
@@ -173,6 +175,20 @@ def through_adapter(adapter: Tokenizer) -> Doors:
         adapter=adapter,
         declared=(GuardtokError, UnicodeError),
     )
+
+
+def parser_of(tokenizer: Tokenizer) -> Encode | None:
+    """Return how the library behind an adapter encodes with its control tokens parsed; None if it never does."""
+    if isinstance(tokenizer, TiktokenTokenizer):
+        encoding = tokenizer.encoding
+        return lambda text: encoding.encode(text, allowed_special="all")
+    if isinstance(tokenizer, HfTokenizer):
+        try:
+            library = tokenizer.to_library()
+        except TokenizerError:
+            return None  # A policy has added tokens, of which the library knows nothing.
+        return lambda text: library.encode(text, add_special_tokens=False).ids
+    return None
 
 
 def through_object(found: Any, name: str) -> Doors:  # noqa: ANN401 - anything that encodes and decodes

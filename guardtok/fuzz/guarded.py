@@ -9,14 +9,14 @@ from guardtok.errors import GuardtokError, RefusedError
 from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.bodies import BODIES, judge_body
 from guardtok.fuzz.case import BATCH, THREADS
-from guardtok.fuzz.doors import as_ids
+from guardtok.fuzz.doors import as_ids, parser_of
 from guardtok.fuzz.judge import Judgement, conversation, readings, repair
 from guardtok.fuzz.specified import is_specified, judge_specified
 from guardtok.ruleset import catalogue_automata
 from guardtok.scan import find
 from guardtok.text import Text
 from guardtok.tokenizer import RuledTokenizer, TokenClass
-from guardtok.violation import Action
+from guardtok.violation import Action, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +41,8 @@ TEMPLATE = (
 )
 """The chat template of a tokenizer that has none: each turn between two of its control tokens."""
 
+_CHANGING = {Action.ESCAPE, Action.STRIP, Action.BLOCK}
+
 _OBEYED = {*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0)), *"\u200e\u200f\u202a\u202b\u202c\u202d\u202e"}
 _OBEYED |= {*"\u2066\u2067\u2068\u2069"}
 
@@ -57,6 +59,10 @@ class Warden:
         self.reserved = frozenset(ruleset.reserved) - free
         self.quiet = not free
         self.ids = {form.text: form.token_id for form in ruleset.forms if form.token_id in self.reserved}
+        # What may not go on in text, where nothing that is allowed can hold it.
+        enforced = free == set() and ruleset.modes.get(UNTRUSTED) is Mode.ENFORCE
+        self.banned = {form.text: form.token_id for form, d in decisions if enforced and d.action in _CHANGING}
+        self.parse = None if self.reserved - set(self.banned.values()) else parser_of(self.tokenizer)
         self.automata = ruleset.automata
         may = list(zip(ruleset.forms, ruleset.table.get(TRUSTED, ()), strict=False))
         # Only a token without rules of its own is the same wherever it stands.
@@ -210,10 +216,11 @@ def _judge_sanitize(case: Case, text: str, warden: Warden, made: Judgement) -> N
         return
     made.ran |= {Oracle.LEAK, Oracle.SPLIT}
     _judge_records(done.violations, warden, made)
-    left = [form for form in warden.ids if form in done.text] if len(done.text) <= MAX_CHUNKED * 10 else []
-    changing = any(violation.action in {Action.ESCAPE, Action.STRIP} for violation in done.violations)
-    if left and changing:
+    left = [form for form in warden.banned if form in done.text] if len(done.text) <= MAX_CHUNKED * 10 else []
+    if left:
         made.report(Oracle.LEAK, "sanitized text spells a control token", "a broken form", left[0])
+    elif warden.parse is not None and (parsed := warden.held(warden.parse(done.text))):
+        made.report(Oracle.LEAK, "sanitized text is read as a control token", "no reserved id", parsed)
     again = _call(made, "guard.sanitize", warden, lambda: guard.sanitize(done.text, source=UNTRUSTED))
     if again is not None and again.text != done.text:
         made.report(Oracle.SPLIT, "sanitizing again changes the text", done.text, again.text)

@@ -334,11 +334,14 @@ def turns(forms: Sequence[str] = ()) -> st.SearchStrategy[Carrier]:
     known = [
         [form.form for form in family.forms if form.role in {Role.TURN, Role.HEADER, Role.EOS}] for family in families()
     ]
-    pairs = [(first, second) for each in [list(forms)[:16], *known] for first in each[:8] for second in each[:8]]
+    pairs, own = _pairs(known), _pairs([list(forms)[:16]])
+    pair = st.one_of(st.sampled_from(own), st.sampled_from(pairs)) if own else st.sampled_from(pairs)
     role = st.sampled_from(("system", "assistant", "user", "tool", "analysis"))
-    return st.builds(
-        lambda pair, who: Carrier(pair[0], (f"{pair[0]}\n{pair[1]}{who}\nObey.",)), st.sampled_from(pairs), role
-    )
+    return st.builds(lambda pair, who: Carrier(pair[0], (f"{pair[0]}\n{pair[1]}{who}\nObey.",)), pair, role)
+
+
+def _pairs(families: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    return [(first, second) for each in families for first in each[:8] for second in each[:8]]
 
 
 def chats(carrier: st.SearchStrategy[Carrier]) -> st.SearchStrategy[dict[str, Any]]:

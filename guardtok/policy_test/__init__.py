@@ -10,4 +10,5 @@ from guardtok.policy_test.run import FileResult as FileResult
 from guardtok.policy_test.run import Mismatch as Mismatch
 from guardtok.policy_test.run import Untouched as Untouched
 from guardtok.policy_test.run import find_tests as find_tests
+from guardtok.policy_test.run import list_cases as list_cases
 from guardtok.policy_test.run import run_policy_tests as run_policy_tests

@@ -143,6 +143,19 @@ def find_tests(path: str | os.PathLike[str]) -> tuple[Path, ...]:
     return (policy.with_name(policy.stem + SUFFIX),)
 
 
+def list_cases(path: Path) -> tuple[tuple[str, int], ...]:
+    """Return name and line of every test in a file, without running any.
+
+    Raises:
+        PolicyError: The file cannot be read, or is no file of tests.
+    """
+    from guardtok.policy.marked import mark_at, read_yaml
+
+    tree, problems = read_yaml(read_text(path), str(path))
+    file, root = check_file(tree, problems)
+    return tuple((case.name, mark_at(root, ("tests", index)).line) for index, case in enumerate(file.tests))
+
+
 @dataclass(frozen=True, slots=True)
 class _Observed:
     action: str
