@@ -364,6 +364,38 @@ def test_a_loss_is_told_of_in_its_place() -> None:
     assert target.data == b"first.........\nlost 1\nafter.........\n"
 
 
+def test_a_line_that_comes_while_a_log_is_closed_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then there are two who write what waits: the one who closes, and the thread that the line begins."""
+    monkeypatch.setattr("guardtok.gateway.log_writer._RETRY", 0.0)
+    tried, second, third = [], threading.Event(), threading.Event()
+    made = []
+
+    class Disk:
+        def write(self, batch: bytes) -> None:
+            tried.append(batch)
+            if len(tried) == 1:
+                raise OSError(errno.ENOSPC, "full")
+            if len(tried) == 2:
+                second.set()
+                third.wait(0.5)  # Nobody else writes meanwhile.
+            else:
+                third.set()
+            made.append(batch)
+
+        def close(self) -> None:
+            pass
+
+    writer = LogWriter(Disk(), lambda n: b"%d\n" % n, 60.0, 1_000, print)
+    writer.put(b"one\n")
+    closing = threading.Thread(target=writer.close)
+    closing.start()
+    assert second.wait(10)
+    writer.put(b"two\n")
+    closing.join()
+    writer.close()
+    assert b"".join(made) == b"one\ntwo\n"
+
+
 def test_a_line_longer_than_a_batch_is_written() -> None:
     """A line of any length goes out, alone."""
     stream = io.BytesIO()
