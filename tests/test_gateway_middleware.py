@@ -346,7 +346,7 @@ def test_large_bodies_are_judged_beside_the_event_loop(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(type(keep), "judge_request", watch)
     ask(guarded, dump(CHAT))
-    ask(guarded, dump({**CHAT, "x": "y" * 100_000}))
+    ask(guarded, dump({**CHAT, "x": "y" * 20_000}))
     assert threads == [True, False]
     assert len(app.bodies) == 2
 

@@ -50,6 +50,21 @@ class Service:
         return answer.json()
 
 
+@pytest.mark.parametrize("path", [LITELLM, EVALUATE])
+@pytest.mark.parametrize("chosen", ["<|im_end|>", "a b", "x" * 129, ""])
+def test_an_odd_id_of_the_callers_is_copied_nowhere(service: Service, path: str, chosen: str) -> None:
+    """It would stand in violations and logs, and it may be a control token itself."""
+    body: Json = {"text": ATTACK, "source": "user"}
+    if path == LITELLM:
+        body = {"input_type": "request", "texts": [ATTACK], "litellm_call_id": chosen}
+    answer = service.client.post(path, json=body, headers={"x-request-id": chosen})
+    assert service.decisions[-1].call.request_id is None
+    assert {violation.request_id for violation in service.decisions[-1].violations} == {None}
+    assert "<|im_end|>" not in answer.text
+    service.client.post(path, json=body, headers={"x-request-id": "req-1"})
+    assert service.decisions[-1].call.request_id == "req-1"
+
+
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """Yield the service."""
