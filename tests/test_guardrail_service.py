@@ -238,13 +238,22 @@ def test_agentgateway_rejects_with_an_error_that_openais_clients_read(service: S
     assert error["param"] == "messages[0].content"
 
 
-def test_a_refused_reply_is_withheld_from_gateways_that_know_no_rejection(service: Service) -> None:
-    """Nothing of the reply is left in the mask, and it has as many choices."""
-    body = {"choices": [{"message": {"role": "", "content": text}} for text in ("secret", BLOCKED)]}
-    choices = webhook(service, RESPONSE, body)["body"]["choices"]
-    assert len(choices) == 2
-    assert "secret" not in json.dumps(choices)
-    assert not any(form in json.dumps(choices) for form in FORMS)
+@pytest.mark.parametrize("body", [{"messages": chat("hi")}, {"messages": chat(BLOCKED), "model": "m"}, {}, []])
+def test_agentgateway_told_to_send_messages_raw_gets_an_error(service: Service, body: Json) -> None:
+    """It sends no envelope and looks for no action: an answer without `messages` is a pass, an empty list is none."""
+    told = service.ask(REQUEST, body)
+    assert told["messages"] == []
+    assert told["action"]["status_code"] == 400
+
+
+def test_a_refused_reply_is_a_mask_that_nobody_can_apply(service: Service) -> None:
+    """A rejection would be a pass for some versions, and a mask that can be applied is dropped where replies stream."""
+    for texts in ([BLOCKED], ["secret", BLOCKED]):
+        body = {"choices": [{"message": {"role": "", "content": text}} for text in texts]}
+        action = webhook(service, RESPONSE, body)
+        # With messages it is a request's mask for who looks at that first; for who does not, it is one of none.
+        assert action["body"] == {"messages": [], "choices": []}
+        assert "status_code" not in action
 
 
 def test_a_reply_for_agentgateway_is_the_assistants_whatever_its_role(service: Service) -> None:
@@ -436,7 +445,7 @@ def refuses(path: str, told: Json) -> bool:
     if path in {REQUEST, RESPONSE}:
         jsonschema.validate(told, SCHEMAS[path])
         action = told["action"]
-        return "status_code" in action or action.get("body") == {"choices": []}
+        return "status_code" in action or action.get("body") == {"messages": [], "choices": []}
     if path == NEMO:
         return "error" in told or told["status"] == "blocked"
     if path == EVALUATE:
