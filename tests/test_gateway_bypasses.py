@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from gateway_doors import FORBIDDEN, RecordingApp, Told, ask, make_gatekeeper
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from guardtok import Guard, Policy
 from guardtok.gateway import GuardtokMiddleware
 from guardtok.gateway.bodies import read
 from guardtok.gateway.gatekeeper import Gatekeeper
+from guardtok.gateway.guardrails import routes as service_routes
 from guardtok.gateway.live import LiveGuard
 from guardtok.gateway.routes import find
 
@@ -158,3 +161,22 @@ def test_a_reply_with_two_words_for_itself_is_not_let_through(headers: list[tupl
 
     guarded = GuardtokMiddleware(app, gatekeeper=Gatekeeper(LiveGuard(ESCAPES)))
     assert ask(guarded, CHAT).status == 502
+
+
+def test_a_door_that_fails_is_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is on record, whatever refused it."""
+    told = Told()
+    app = RecordingApp()
+    guarded = GuardtokMiddleware(app, gatekeeper=make_gatekeeper(told))
+
+    def fail(body: bytes) -> None:
+        raise MemoryError(body)
+
+    monkeypatch.setattr("guardtok.gateway.bodies.parse", fail)
+    reply = ask(guarded, CHAT)
+    assert (reply.status, reply.json["error"]["code"]) == (500, "guard_failure")
+    assert reply.headers[b"x-guardtok-decision-id"].decode() == told.decisions[0].id
+    service = TestClient(Starlette(routes=service_routes(make_gatekeeper(told))))
+    assert service.post("/portkey", json={}).json()["verdict"] is False
+    assert [decision.refusal and decision.refusal.rule for decision in told.decisions] == ["failure", "failure"]
+    assert app.received == []

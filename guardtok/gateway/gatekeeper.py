@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from guardtok.errors import RefusedError, RequestError, is_failure
+from guardtok.errors import RefusedError, is_failure
 from guardtok.gateway.decision import Decision, Stage, tell
 from guardtok.gateway.refusing import refuse
 from guardtok.gateway.reply_gate import ReplyGate
@@ -107,13 +107,13 @@ class Gatekeeper:
 
     def turn_away(
         self,
-        error: RequestError,
+        error: BaseException,
         protocol: str,
         call: Call,
         snapshot: Snapshot | None = None,
         stage: Stage = Stage.REQUEST,
     ) -> Outcome:
-        """Decide about a body that never came to be judged: too large, no JSON, on no known route."""
+        """Decide about a body that never came to be judged: too large, no JSON, on no known route, or a door failed."""
 
         def judge() -> _Judged:
             raise error

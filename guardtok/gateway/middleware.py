@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from guardtok.errors import GuardtokError, RequestError
+from guardtok.errors import GuardtokError, RequestError, is_failure
 from guardtok.gateway import answers, bodies, routes
 from guardtok.gateway.decision import Call, Decision, sane_id
 from guardtok.gateway.reply import LARGE, Errand, Reply, ask_plainly
@@ -163,7 +163,11 @@ class GuardtokMiddleware:
             if len(raw) < LARGE and encoding == "identity":
                 return self._judge(raw, encoding, route, call, snapshot)
             return await asyncio.to_thread(self._judge, raw, encoding, route, call, snapshot)
-        except RequestError as error:
+        except bodies.DisconnectedError:
+            raise
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             return self._running.gatekeeper.turn_away(error, route.protocol, call, snapshot).decision
 
     def _judge(self, raw: bytes, encoding: str, route: Route, call: Call, snapshot: Snapshot) -> _Admitted | Decision:

@@ -91,15 +91,12 @@ def _judge(  # noqa: PLR0913, PLR0917 - what a thread is handed
 ) -> Answer:
     try:
         return dialect.judge(gatekeeper, bodies.parse(bodies.decode(raw, encoding, max_body)), call)
-    except RequestError as error:
-        return _turn_away(dialect, gatekeeper, error, call)
     except BaseException as error:
         if not is_failure(error):
             raise
-        return dialect.refuse(refuse(error), None)
+        return _turn_away(dialect, gatekeeper, error, call)
 
 
-def _turn_away(dialect: Dialect, gatekeeper: Gatekeeper, error: RequestError, call: Call) -> Answer:
+def _turn_away(dialect: Dialect, gatekeeper: Gatekeeper, error: BaseException, call: Call) -> Answer:
     decision = gatekeeper.turn_away(error, dialect.name, call).decision
-    refusal = decision.refusal or Refusal(Blame.SHAPE, error.rule, error.path, str(error))
-    return dialect.refuse(refusal, decision.id)
+    return dialect.refuse(decision.refusal or refuse(error), decision.id)
