@@ -10,11 +10,12 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING
 
+from guardtok.views.broken_off import BrokenOff
 from guardtok.views.escapes import INTRODUCERS
 from guardtok.views.folds import disguises_of
-from guardtok.views.search import find_open_places, read_from, view_error
+from guardtok.views.search import find_open_places, view_error
 
 if TYPE_CHECKING:
     from guardtok.ruleset import Ruleset
@@ -87,7 +88,7 @@ class Beginnings:
         near = max(start, len(text) - lookout.reach)
         far = (start + place for place in find_open_places(text[start:], lookout)) if near > start else ()
         last = (found.start() for found in disguised.finditer(text, near, stop))
-        broken_off = _BrokenOff(text)
+        broken_off = BrokenOff(text)
         for place in chain((place for place in far if place < min(near, stop)), last):
             if broken_off.ends_what_begins_at(place, lookout):
                 # A row of backslashes is read from its first one.
@@ -112,36 +113,3 @@ def sort_beginnings(ruleset: Ruleset) -> Beginnings:
 
 def _one_of(chars: set[str]) -> re.Pattern[str] | None:
     return re.compile(f"[{re.escape(''.join(sorted(chars)))}]") if chars else None
-
-
-class _MoreNeededError(Exception):
-    """A reader asked for what follows the text."""
-
-
-class _BrokenOff(str):
-    """A text that goes on, who knows how: whoever reads beyond its end is told so."""
-
-    __slots__ = ()
-
-    def ends_what_begins_at(self, place: int, lookout: Lookout) -> bool:
-        """Whether a form in disguise may begin at a character, and go on behind the text."""
-        try:
-            read_from(self, place, lookout)
-        except _MoreNeededError:
-            return True
-        return False
-
-    def __len__(self) -> int:
-        return str.__len__(self) + 1
-
-    def __getitem__(self, key: SupportsIndex | slice, /) -> str:
-        if not isinstance(key, slice) and key.__index__() >= str.__len__(self):
-            raise _MoreNeededError
-        return str.__getitem__(self, key)
-
-    def startswith(self, prefix: str, start: int) -> bool:  # type: ignore[override]
-        """Whether the text has `prefix` at `start`."""
-        rest = str.__getitem__(self, slice(start, start + str.__len__(prefix)))
-        if str.__len__(rest) < str.__len__(prefix) and prefix.startswith(rest):
-            raise _MoreNeededError
-        return rest == prefix

@@ -293,6 +293,10 @@ class CheckpointWriteError(GuardtokError, OSError):
     """A resized checkpoint could not be written: no space, no permission, a target that exists. The source is whole."""
 
 
+class CorpusError(GuardtokError, ValueError):
+    """A corpus cannot be scanned as asked: a column that is missing or no text, an output that is there already."""
+
+
 class MissingExtraError(GuardtokError, ImportError):
     """A feature needs a package that an extra of guardtok installs."""
 

@@ -135,7 +135,7 @@ def test_the_short_way_raises_what_the_long_way_does() -> None:
 
 def test_a_view_that_raises_lets_nothing_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the short way cannot tell the long way meets too, and says so with a typed error."""
-    monkeypatch.setattr(search, "_may_go_on", None)
+    monkeypatch.setattr(search, "may_go_on", None)
     for call in (made("log").encode, lambda text, source: made("log").encode_batch([text], source=source)):
         with pytest.raises(ViewError):
             call("< |im_end|>", source="user")

@@ -88,7 +88,7 @@ def test_bytes_that_are_no_text() -> None:
             pour(chunks)
 
 
-@pytest.mark.parametrize("step", ["_step", "_may_go_on", "_search", "make_shape"])
+@pytest.mark.parametrize("step", ["_step", "may_go_on", "search_all", "make_shape"])
 def test_a_view_that_raises_admits_nothing(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Whatever fails in it: nothing comes out of encode, a batch, sanitize or a stream but a typed error."""
 

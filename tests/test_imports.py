@@ -13,6 +13,8 @@ DEFERRED = {
     "awkward",
     "click",
     "cryptography",
+    "datasets",
+    "fsspec",
     "gigatoken",
     "hypothesis",
     "jinja2",
@@ -22,6 +24,8 @@ DEFERRED = {
     "openai_harmony",
     "opentelemetry",
     "prometheus_client",
+    "pyarrow",
+    "ray",
     "rich",
     "riptoken",
     "ruamel",
@@ -66,11 +70,13 @@ def test_importing_guardtok_loads_nothing_that_can_wait() -> None:
     assert tried & DEFERRED == set()
 
 
-@pytest.mark.parametrize("module", ["guardtok.harmony", "guardtok.testing"])
+@pytest.mark.parametrize(
+    "module", ["guardtok.corpus", "guardtok.corpus.scan", "guardtok.cli", "guardtok.harmony", "guardtok.testing"]
+)
 def test_what_is_built_on_a_format_or_for_tests_needs_no_extra(module: str) -> None:
     """Harmony is rendered without its library, and tokenizers are checked without a test runner."""
     assert tried_by(f"import {module}").isdisjoint(
-        {"openai_harmony", "pytest", "hypothesis", "mistral_common", "tokenizers"}
+        {"openai_harmony", "pytest", "hypothesis", "mistral_common", "tokenizers", "pyarrow", "fsspec", "ray"}
     )
 
 

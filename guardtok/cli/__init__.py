@@ -15,11 +15,15 @@ import click
 from guardtok.cli.demo import demo
 from guardtok.cli.doctoring import doctor
 from guardtok.cli.extending import extend
+from guardtok.cli.fuzzing import fuzz
 from guardtok.cli.guarding import check, encode
 from guardtok.cli.policies import policy
 from guardtok.cli.resizing import resize
 from guardtok.cli.sanitizing import sanitize
+from guardtok.cli.scanning import scan
+from guardtok.cli.serving import serve
 from guardtok.cli.streams import abandon_output, soften_encoding
+from guardtok.cli.tokenizing import tokenize
 from guardtok.cli.tokens import tokens
 from guardtok.cli.trouble import BROKEN_PIPE, INTERRUPTED, MISTAKE, Commands
 
@@ -60,7 +64,7 @@ def cli() -> None:
     """  # noqa: D301 - click looks for this character
 
 
-for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor):
+for _command in (demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, fuzz, scan, tokenize, serve):
     cli.add_command(_command)
 
 

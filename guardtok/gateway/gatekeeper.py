@@ -16,8 +16,10 @@ from guardtok.violation import Action
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from guardtok.encoded import Encoded
     from guardtok.gateway.decision import Call, Observer, Refusal
     from guardtok.gateway.live import LiveGuard, Snapshot
+    from guardtok.guard import Guard
     from guardtok.violation import Violation
 
 
@@ -100,10 +102,36 @@ class Gatekeeper:
 
         def judge() -> _Judged:
             made = snapshot.guard.sanitize(text, source=source, request_id=call.request_id)
-            action = max((v.action for v in made.violations), key=list(Action).index, default=Action.ALLOW)
-            return _Judged(made.text, bool(made.edits), action, made.violations, len(made.violations))
+            found = made.violations
+            return _Judged(made.text, bool(made.edits), _strictest(found), found, len(found))
 
         return self._judge(judge, text, Stage.TEXT, source, call, snapshot)
+
+    def judge_prompt(
+        self,
+        write: Callable[[Guard], tuple[Any, Encoded]],
+        body: object,
+        protocol: str,
+        call: Call,
+        snapshot: Snapshot | None = None,
+    ) -> Outcome:
+        """Decide about a prompt that guardtok itself encodes. Never raises because of what the body holds.
+
+        Args:
+            write: Makes what goes on, which becomes the outcome's body, and the ids in it.
+            body: The request's body, as it came.
+            protocol: Its protocol.
+            call: Who asks.
+            snapshot: The guard that the request began with.
+        """
+        snapshot = snapshot or self.current
+
+        def judge() -> _Judged:
+            made, encoded = write(snapshot.guard)
+            found = encoded.violations
+            return _Judged(made, bool(found), _strictest(found), found, len(found))
+
+        return self._judge(judge, body, Stage.REQUEST, protocol, call, snapshot)
 
     def turn_away(
         self,
@@ -156,3 +184,7 @@ class Gatekeeper:
         )
         tell(decision, self._observers)
         return Outcome(decision, judged.body)
+
+
+def _strictest(found: Iterable[Violation]) -> Action:
+    return max((violation.action for violation in found), key=list(Action).index, default=Action.ALLOW)

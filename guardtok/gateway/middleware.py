@@ -46,7 +46,8 @@ _PATIENCE = 2.0
 _UNREAD = frozenset({bodies.TOO_LARGE, bodies.BAD_ENCODING, routes.NO_ROUTE})
 _REPLACED = frozenset({b"content-length", b"content-encoding", b"x-body-compressed", b"transfer-encoding"})
 _JSON = re.compile(rb"\s*application/(?:[\w.+-]+\+)?json\s*(?:;|\Z)", re.IGNORECASE)
-_CLOSED_BY_POLICY = 1008  # RFC 6455, 7.4.1.
+CLOSED_BY_POLICY = 1008
+"""How a websocket is closed that nobody can judge (RFC 6455, 7.4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class GuardtokMiddleware:
             await self._app(scope, _without_body(receive), send)
         elif kind == "websocket" and self._find(scope, "POST") is not None:
             await receive()
-            await send({"type": "websocket.close", "code": _CLOSED_BY_POLICY})
+            await send({"type": "websocket.close", "code": CLOSED_BY_POLICY})
         elif kind == "lifespan":
             await self._app(scope, receive, partial(self._tell, send))
         else:
@@ -141,14 +142,14 @@ class GuardtokMiddleware:
             await self._refuse(scope, receive, send, route, admitted)
             return
         guarded = {**scope, "headers": [*_kept(headers), (b"content-length", b"%d" % len(admitted.body))]}
-        replay = _replay(admitted.body, receive)
+        replayed = replay(admitted.body, receive)
         if not _judges_replies(route, snapshot):
-            await self._app(guarded, replay, send)
+            await self._app(guarded, replayed, send)
             return
         errand = Errand(route, admitted.protocol, call, snapshot)
         reply = Reply(self._running.gatekeeper, send, errand, self._settings)
         try:
-            await self._app(ask_plainly(guarded), replay, reply.send)
+            await self._app(ask_plainly(guarded), replayed, reply.send)
         finally:
             reply.close()
 
@@ -249,16 +250,16 @@ async def _linger(receive: Receive, cap: int) -> None:
         return
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives one body, once, and then what the server has to say: that the client went away."""
     left = [body]
 
-    async def replay() -> Message:
+    async def replayed() -> Message:
         if left:
             return {"type": "http.request", "body": left.pop(), "more_body": False}
         return await receive()
 
-    return replay
+    return replayed
 
 
 def _without_body(receive: Receive) -> Receive:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from guardtok.errors import GuardtokError, RefusedError, RequestError
+from guardtok.errors import (
+    GuardtokError,
+    MessageError,
+    RefusedError,
+    RequestError,
+    TemplateError,
+    TemplateMismatchError,
+)
 from guardtok.gateway.decision import Blame, Refusal
 from guardtok.violation import Action, visible
 
@@ -20,6 +27,9 @@ def refuse(error: BaseException) -> Refusal:
         return Refusal(Blame.POLICY, blocked.rule, blocked.path, message)
     if isinstance(error, RequestError):
         return Refusal(Blame.SHAPE, error.rule, error.path, str(error))
+    if isinstance(error, (MessageError, TemplateError, TemplateMismatchError)):
+        # A template refuses conversations too, and says so in its own words.
+        return Refusal(Blame.SHAPE, "request.messages", "", str(error))
     rule = getattr(error, "rule", None)
     if isinstance(error, GuardtokError) and isinstance(rule, str):
         return Refusal(Blame.POLICY, rule, "", str(error))

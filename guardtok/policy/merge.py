@@ -79,7 +79,7 @@ def merge(file: PolicyModel, tree: Mapped, name: str, parent: Policy | None, loc
         chat=_chat(file, parent),
         requests=_requests(file, parent),
     )
-    return replace(merged, digest=_digest(merged))
+    return replace(merged, digest=digest_of(merged))
 
 
 def _tokenizer(file: PolicyModel, tree: Mapped, parent: Policy | None) -> TokenizerBinding | None:
@@ -171,7 +171,7 @@ def _source(name: str, rules: SourceModel, tree: Mapped, parent: SourceRules | N
     )
 
 
-def _digest(policy: Policy) -> str:
+def digest_of(policy: Policy) -> str:
     """Return the SHA-256 of what a policy decides: its merged content in one spelling, without places and comments.
 
     The order of `auto` tokens is part of it, since it gives them their ids; no other order is. An entry's depth is part

@@ -7,3 +7,5 @@ from guardtok.views.search import Disguise as Disguise
 from guardtok.views.search import find_disguised as find_disguised
 from guardtok.views.search import find_suspects as find_suspects
 from guardtok.views.search import may_hold as may_hold
+from guardtok.views.sieve import Sieve as Sieve
+from guardtok.views.sieve import make_sieve as make_sieve

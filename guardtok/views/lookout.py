@@ -18,7 +18,7 @@ from guardtok.views.escapes import INTRODUCERS, names
 from guardtok.views.folds import EVERY, SAFE, disguises_of, fold_case
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 SPACES = b" \t\n\r\x0b\x0c"
 CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code not in SPACES)
@@ -28,6 +28,9 @@ MARK = b"E"
 A shape has no capitals, so it is free; and ahocorasick_rs, which skips to the bytes that it holds to be rare, leaves it
 alone.
 """
+
+_LEADS = bytes(range(0xC2, 0xF5))
+"""The first bytes of the characters beyond ASCII, in UTF-8."""
 
 _INTRODUCERS = tuple(sign.encode() for sign in INTRODUCERS)
 _ESCAPES = tuple(
@@ -166,7 +169,7 @@ def prepare(forms: Iterable[tuple[str, bool]], max_hidden: int) -> Lookout:
     wholes = {make_tight_shape(key.encode()) for key in views if key.isascii()}
     beyond = {char for first in firsts for char in disguises_of(first)}
     escaped = set(_escaped_heads({key[0] for key in wide}))
-    quick = {*_quick_patterns(keys, wide), *_quick_narrow(narrow)}
+    quick = {*_quick_patterns([key for key in keys if key.translate(_SAME_DIGITS) in wide]), *_quick_narrow(narrow)}
     tight, gapped = set(_tight_patterns(views, wide)), {start + b" " for start in _beginnings(wide)}
     return Lookout(
         keys=tuple(keys),
@@ -183,6 +186,13 @@ def prepare(forms: Iterable[tuple[str, bool]], max_hidden: int) -> Lookout:
         reach=max(map(len, escaped | quick | tight | gapped), default=0),
         heads=re.compile(f"[{re.escape(''.join(sorted(beyond)))}]") if beyond else None,
     )
+
+
+def prepare_quick(lookout: Lookout) -> tuple[BytesAhoCorasick, ...]:
+    """Build automata as `lookout.quick` for text beyond ASCII: what they, `escaped` and `heads` miss is no disguise."""
+    wide = [key for key, own in zip(lookout.keys, lookout.targets, strict=True) if any(t.views & ~SAFE for t in own)]
+    narrow = [target.text for own in lookout.targets for target in own if target.views == SAFE]
+    return _build({*_quick_patterns(wide, _LEADS), *_quick_narrow(narrow, _LEADS)})
 
 
 def _beginnings(keys: Iterable[str]) -> set[bytes]:
@@ -214,12 +224,16 @@ def _tight_patterns(keys: Iterable[str], wide: Iterable[str]) -> Iterator[bytes]
                 yield make_shape(text.encode())
 
 
-def _quick_patterns(keys: Iterable[str], wide: Iterable[str]) -> Iterator[bytes]:
-    """Yield what ASCII text with a disguised wide form holds as it is: its beginning, or one that breaks off early."""
-    wide_keys = [key for key in keys if key.translate(_SAME_DIGITS) in wide]
+def _quick_patterns(wide_keys: Sequence[str], beyond: bytes = b"") -> Iterator[bytes]:
+    """Yield what text with a disguised wide form holds as it is: its beginning, or one that breaks off early.
+
+    Args:
+        wide_keys: The forms, case folded.
+        beyond: What characters beyond ASCII may begin with; empty for ASCII text.
+    """
     for size in range(1, _HEAD):
         more = {*_ESCAPES, *map(bytes.upper, _ESCAPES), *_DIGITS} if size == 1 else {*_INTRODUCERS}
-        more.update(bytes([code]) for code in SPACES + CONTROLS)
+        more.update(bytes([code]) for code in SPACES + CONTROLS + beyond)
         for start in {key[:size] for key in wide_keys if len(key) > size and key[:size].isascii()}:
             yield from (spelled + sign for spelled in _spellings(start) for sign in more)
     # A form that goes on beyond ASCII at once cannot do so undisguised; one that is short is all there.
@@ -227,14 +241,14 @@ def _quick_patterns(keys: Iterable[str], wide: Iterable[str]) -> Iterator[bytes]
         yield from _spellings(start)
 
 
-def _quick_narrow(texts: Iterable[str]) -> Iterator[bytes]:
+def _quick_narrow(texts: Iterable[str], beyond: bytes = b"") -> Iterator[bytes]:
     """Yield the same for the other forms, which in ASCII text have only control characters as a disguise."""
     for text in {text[:_NARROW_HEAD] for text in texts}:
         plain = text[: _ascii_size(text)].encode()
         if len(plain) == len(text):
             yield plain
         for size in range(1, len(plain) + (len(plain) < len(text))):
-            yield from (plain[:size] + bytes([code]) for code in CONTROLS)
+            yield from (plain[:size] + bytes([code]) for code in CONTROLS + beyond)
 
 
 def _ascii_size(text: str) -> int:

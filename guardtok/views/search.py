@@ -37,7 +37,7 @@ _DENSE = 100
 _PROBE = 8_192
 """So many bytes are searched to know."""
 
-_AHEAD = 48
+AHEAD = 48
 """So many characters are looked at before any is read with care; nearly all that is ordinary shows within six."""
 
 _SIGNS = frozenset({MARK, *(sign.encode() for sign in INTRODUCERS)})
@@ -91,7 +91,7 @@ def find_disguised(text: str, data: bytes, exact: Sequence[Match], lookout: Look
     try:
         places = _find_places(text, data, lookout)
         places.difference_update(map(_START, exact))
-        return list(_read_all(text, _with_backslashes(text, sorted(places)), exact, lookout)) if places else []
+        return list(_read_all(text, with_backslashes(text, sorted(places)), exact, lookout)) if places else []
     except GuardtokError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the text was not looked through
@@ -117,12 +117,12 @@ def may_hold(text: str, data: bytes, lookout: Lookout) -> bool:
         lookout: The forms to look for.
     """
     try:
-        if not (_search(data, lookout.quick) or _search(data, lookout.escaped)):
+        if not (search_all(data, lookout.quick) or search_all(data, lookout.escaped)):
             return False  # So it is with most short texts.
         suspects = find_suspects(data, lookout)
         if suspects is None or suspects[0]:
             return True
-        return any(read_from(text, place, lookout) for place in _with_backslashes(text, sorted(suspects[1])))
+        return any(read_from(text, place, lookout) for place in with_backslashes(text, sorted(suspects[1])))
     except Exception:  # noqa: BLE001 - then nothing is known; who looks next meets the same error and says so
         return True
 
@@ -133,11 +133,11 @@ def find_suspects(data: bytes, lookout: Lookout) -> tuple[set[int], set[int]] | 
     It is not where the places are too many to be looked at, or where a view fails.
     """
     try:
-        quick = _search(data, lookout.quick)
+        quick = search_all(data, lookout.quick)
         if len(quick) * _SPARSE > len(data) + _FEW * _SPARSE:
             return None
-        plain = {at for _, at, _ in quick if _may_go_on(make_tight_shape(data[at : at + _AHEAD]), lookout)}
-        return plain, _starts(_search(data, lookout.escaped))
+        plain = {at for _, at, _ in quick if may_go_on(make_tight_shape(data[at : at + AHEAD]), lookout)}
+        return plain, _starts(search_all(data, lookout.escaped))
     except Exception:  # noqa: BLE001 - as above
         return None
 
@@ -166,18 +166,18 @@ def find_open_places(text: str, lookout: Lookout) -> list[int]:
     Of the last `lookout.reach` characters some are left out: nothing shows yet whether they are such.
     """
     data = text.encode()
-    found = _search(data, lookout.escaped)
+    found = search_all(data, lookout.escaped)
     if len(data) == len(text):
-        return sorted(_starts(found + _search(data, lookout.quick)))
+        return sorted(_starts(found + search_all(data, lookout.quick)))
     shape = make_shape(data)
     # All that have a gap: what would rule them out may be still to come.
-    found += _search(shape, lookout.tight) + _search(shape, lookout.gapped)
+    found += search_all(shape, lookout.tight) + search_all(shape, lookout.gapped)
     return sorted(_in_characters(found, text, data, lookout))
 
 
 def _find_places(text: str, data: bytes, lookout: Lookout) -> set[int]:
     """Return the characters from which a disguise may be read: none is missed, most are none."""
-    found = _search(data, lookout.escaped)
+    found = search_all(data, lookout.escaped)
     if len(data) == len(text):
         return _starts(found + _search_ascii(data, lookout))
     return _in_characters(found + _search_shape(make_shape(data), lookout), text, data, lookout)
@@ -201,7 +201,7 @@ def _may_follow(char: str, lookout: Lookout) -> bool:
 
 def _search_ascii(data: bytes, lookout: Lookout) -> list[Match]:
     if not _is_dense(data, lookout.quick):
-        quick = _search(data, lookout.quick)
+        quick = search_all(data, lookout.quick)
         if len(quick) * _SPARSE <= len(data):
             return quick
     return _search_shape(make_shape(data), lookout)
@@ -209,10 +209,11 @@ def _search_ascii(data: bytes, lookout: Lookout) -> list[Match]:
 
 def _is_dense(data: bytes, automata: Iterable[BytesAhoCorasick]) -> bool:
     """Whether the first part of the data is full of matches: then to search the rest costs more than it saves."""
-    return len(_search(data[:_PROBE], automata)) * _DENSE > len(data[:_PROBE])
+    return len(search_all(data[:_PROBE], automata)) * _DENSE > len(data[:_PROBE])
 
 
-def _search(data: bytes, automata: Iterable[BytesAhoCorasick]) -> list[Match]:
+def search_all(data: bytes, automata: Iterable[BytesAhoCorasick]) -> list[Match]:
+    """Return every match of every automaton, overlapping ones too, positions in bytes."""
     found: list[Match] = []
     for automaton in automata:
         found += automaton.find_matches_as_indexes(data, True)  # noqa: FBT003 - overlapping; by position it is quicker
@@ -220,19 +221,17 @@ def _search(data: bytes, automata: Iterable[BytesAhoCorasick]) -> list[Match]:
 
 
 def _search_shape(shape: bytes, lookout: Lookout) -> list[Match]:
-    tight = _search(shape, lookout.tight)
+    tight = search_all(shape, lookout.tight)
     if _is_dense(shape, lookout.gapped):
         # The matches without white space are in the text without white space, too. If no others are, there are none.
-        closed = _search(shape.translate(None, SPACES), lookout.tight)
+        closed = search_all(shape.translate(None, SPACES), lookout.tight)
         if len(closed) == len(tight):
             return tight
-    gapped = _search(shape, lookout.gapped)
-    return tight + [
-        gap for gap in gapped if _may_go_on(shape[gap[1] : gap[1] + _AHEAD].translate(None, SPACES), lookout)
-    ]
+    gapped = search_all(shape, lookout.gapped)
+    return tight + [gap for gap in gapped if may_go_on(shape[gap[1] : gap[1] + AHEAD].translate(None, SPACES), lookout)]
 
 
-def _may_go_on(shape: bytes, lookout: Lookout) -> bool:
+def may_go_on(shape: bytes, lookout: Lookout) -> bool:
     """Whether a form may begin as a tight shape does, as far as the shape is plain: to know is cheap, to read is not.
 
     A shape that is no beginning of any form ends one, unless it is all of one, or its last byte may be a disguise.
@@ -259,7 +258,7 @@ def _count_characters(positions: list[int], data: bytes) -> set[int]:
     return counted
 
 
-def _with_backslashes(text: str, places: list[int]) -> list[int]:
+def with_backslashes(text: str, places: list[int]) -> list[int]:
     """Move each place at a backslash to the first of its row, which is one escape however long it is."""
     moved: dict[int, None] = {}
     last = first = -1
@@ -280,8 +279,8 @@ def read_from(text: str, start: int, lookout: Lookout) -> list[Disguise]:
     char, second, decoded = read(text, start) if text[start] in INTRODUCERS else (text[start], start + 1, EXACT)
     if char not in lookout.firsts:
         return []
-    ahead = text[second : second + _AHEAD]
-    if char.isascii() and not _may_go_on(make_tight_shape((char + ahead).encode()), lookout):
+    ahead = text[second : second + AHEAD]
+    if char.isascii() and not may_go_on(make_tight_shape((char + ahead).encode()), lookout):
         return []
     states = _step([("", 0, EXACT, 0, EXACT, None)], char, decoded, lookout)
     whole: list[tuple[int, _State]] = []
