@@ -514,6 +514,19 @@ def test_a_fork_writes_its_own(tmp_path: Path) -> None:
     assert sorted(line["decision_id"] for line in lines(tmp_path / "log")) == ["child", "parent"]
 
 
+def test_what_comes_after_the_close_is_written_at_the_end_too(tmp_path: Path) -> None:
+    """Requests that end after a server has closed its log: the interpreter's end comes within the delay."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from test_decision_log import CLEAN, DecisionLog\n"
+        "log = DecisionLog(sys.argv[1], delay=5)\n"
+        "log(CLEAN); log.close(); log(CLEAN)\n"
+    )
+    here = os.path.dirname(__file__)  # noqa: PTH120 - an argument
+    subprocess.run([sys.executable, "-c", program, tmp_path / "log", here], check=True)
+    assert len(lines(tmp_path / "log")) == 2
+
+
 def test_a_fork_opens_its_own_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that was open when the process forked is one lock for both, which keeps neither out."""
     closed: list[int] = []

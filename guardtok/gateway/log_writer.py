@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections import deque
@@ -41,6 +42,8 @@ class Target(Protocol):
 
 class LogWriter:
     """Writes lines to a target; `put` never waits for it. A closed writer begins again with the next line.
+
+    What waits at the interpreter's end is written then, whenever it began.
 
     Args:
         target: Where they go.
@@ -104,6 +107,7 @@ class LogWriter:
             else:
                 self._lost += 1
             if self._thread is None:
+                atexit.register(self.close)
                 self._thread = threading.Thread(target=self._run, name="guardtok-log", daemon=True)
                 self._thread.start()
             if len(self._lines) == 1:  # Else it is awake, and collects.
@@ -124,6 +128,7 @@ class LogWriter:
         if thread is None or not thread.is_alive():
             with self._state:
                 self._thread, self._closing = None, False
+                atexit.unregister(self.close)
             self._drain()
             with self._writing:
                 self._target.close()
