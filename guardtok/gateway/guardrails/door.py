@@ -98,5 +98,10 @@ def _judge(  # noqa: PLR0913, PLR0917 - what a thread is handed
 
 
 def _turn_away(dialect: Dialect, gatekeeper: Gatekeeper, error: BaseException, call: Call) -> Answer:
-    decision = gatekeeper.turn_away(error, dialect.name, call).decision
+    try:
+        decision = gatekeeper.turn_away(error, dialect.name, call).decision
+    except BaseException as broken:
+        if not is_failure(broken):
+            raise
+        return dialect.refuse(refuse(broken), None)  # The gatekeeper is what broke.
     return dialect.refuse(decision.refusal or refuse(error), decision.id)
