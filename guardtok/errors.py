@@ -237,16 +237,18 @@ class RequestError(GuardtokError, ValueError):
         rule: The check: `request.shape`, `request.chat_template`, `request.token_ids`, `request.protocol` …
         path: Where, as a JSON path, every form in it broken: `$.messages[3].content`.
         fact: What is wrong there, and how to mend it; never the value itself.
+        violations: Everything that was found in the body, this included; empty where it was not walked.
     """
 
-    def __init__(self, rule: str, path: str, fact: str) -> None:
+    def __init__(self, rule: str, path: str, fact: str, violations: tuple[Violation, ...] = ()) -> None:
         self.rule = rule
         self.path = path
         self.fact = fact
+        self.violations = violations
         super().__init__(f"{path}: {fact}")
 
-    def __reduce__(self) -> tuple[type[RequestError], tuple[str, str, str]]:
-        return type(self), (self.rule, self.path, self.fact)
+    def __reduce__(self) -> tuple[type[RequestError], tuple[str, str, str, tuple[Violation, ...]]]:
+        return type(self), (self.rule, self.path, self.fact, self.violations)
 
 
 class SettingsError(GuardtokError, ValueError):

@@ -36,6 +36,7 @@ class GuardedBodies:
             RequestError: The body has the wrong shape, or holds what no caller may send; it names the JSON path.
             LimitError: All strings together are longer than `limits.max_chars`.
             SurrogateError: A lone surrogate under `surrogates: refuse`.
+            UnknownSourceError: A `Text` in it names a source that the policy does not know.
             VerificationError: A form could not be broken; nothing is returned.
         """
         from guardtok.requests.protocols import label_request
@@ -43,10 +44,12 @@ class GuardedBodies:
         return self._rewriter.sanitize(body, label_request(protocol), protocol, request_id)
 
     def check_chat(self, body: object, *, protocol: str, request_id: str | None = None) -> Verdict:
-        """Say what the policy makes of the body of a request. Never raises because of what the body holds.
+        """Say what the policy makes of the body of a request. Never raises because of what JSON holds.
 
         Raises:
             RequestError: No such protocol.
+            UnknownSourceError: A `Text` in it names a source that the policy does not know.
+            VerificationError: A form could not be broken.
         """
         from guardtok.requests.protocols import label_request
 

@@ -164,7 +164,7 @@ class Gatekeeper:
         except BaseException as error:
             if not is_failure(error):
                 raise
-            found = error.violations if isinstance(error, RefusedError) else ()
+            found = error.violations if isinstance(error, (RefusedError, RequestError)) else ()
             refusal = refuse(error)
             judged = _Judged(None, changed=False, action=Action.BLOCK, violations=found, count=len(found))
         decision = Decision(

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from guardtok.requests.fields import DEFINITION, TOOL, TOOLS, VERBATIM, label_content, label_contents, options
-from guardtok.requests.labels import Label, Shape
+from guardtok.requests.fields import (
+    DEFINITION,
+    TOOL,
+    TOOLS,
+    VERBATIM,
+    label_content,
+    label_contents,
+    label_messages,
+    options,
+)
+from guardtok.requests.labels import Label
 from guardtok.text import UNKNOWN
 
 
@@ -16,12 +25,7 @@ def label_message(source: str) -> Label:
 
 
 MESSAGES = options(
-    messages=Label(
-        UNKNOWN,
-        items=Label(UNKNOWN, by="role", speaker=label_message, shape=Shape.MAPPING),
-        shape=Shape.LIST,
-        joined=True,
-    ),
+    messages=label_messages(label_message),
     system=label_content("system", joined=True),
     tools=TOOLS,
     tool_choice=TOOL,

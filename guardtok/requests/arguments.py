@@ -24,6 +24,9 @@ _LITERAL = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 """A string of JSON, as it is spelled."""
 
 
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\([^\w\s])")
+
+
 class UnreadableError(Exception):
     """A string is JSON, but not such that it could be written again as it was. Never leaves this package."""
 
@@ -66,6 +69,16 @@ def read_json(text: str) -> Inner | None:
         return Inner(value, repeated)
     del too_deep
     raise UnreadableError("its JSON has too many lists and mappings inside one another. Flatten it.")
+
+
+def read_escapes(text: str) -> str:
+    """Return what a parser that takes more than JSON may read in a string: every escape, wherever it is."""
+
+    def read(found: re.Match[str]) -> str:
+        number = found[1] or found[2]
+        return chr(int(number, 16)) if number else found[3]
+
+    return _ESCAPE.sub(read, text)
 
 
 def write_json(value: Any) -> str:  # noqa: ANN401 - any JSON value

@@ -25,6 +25,10 @@ _ENVELOPE = frozenset({"choices", "usage", "obfuscation"})
 """What an event that only has the rest of a text does not repeat."""
 
 
+_DEPTH = 3
+"""Steps that lead to a delta, and so to what it is where it is no mapping."""
+
+
 class Choices:
     """How `/v1/chat/completions` and `/v1/completions` stream."""
 
@@ -70,7 +74,7 @@ def _pieces_of(delta: object, at: int, index: int) -> Iterator[Piece]:
             continue
         names: list[str | int] = []
         value = delta
-        for step in steps[3:]:
+        for step in steps[_DEPTH:]:
             value = value[step]  # type: ignore[index]  # the steps were found in it
             names.append(number(mapped(value).get("index"), step) if isinstance(step, int) else step)
         path = spell_steps(("choices", index, "message", *names))
@@ -78,7 +82,9 @@ def _pieces_of(delta: object, at: int, index: int) -> Iterator[Piece]:
 
 
 def _source_of(steps: Steps) -> str:
-    field = steps[3]
+    if len(steps) <= _DEPTH:
+        return "assistant"
+    field = steps[_DEPTH]
     if field in SPOKEN:
         return "assistant"
     if field in {"tool_calls", "function_call"}:
@@ -94,7 +100,7 @@ def _is_inside(steps: Steps) -> bool:
 
 
 def _is_arguments(steps: Steps) -> bool:
-    return steps[3] in {"tool_calls", "function_call"} and steps[-1] == "arguments"
+    return steps[_DEPTH:][:1] in {("tool_calls",), ("function_call",)} and steps[-1] == "arguments"
 
 
 def _only(value: Any, steps: Steps, text: str) -> Any:  # noqa: ANN401 - any JSON value

@@ -10,10 +10,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from guardtok.requests.labels import DECODING, PROMPT, Kind, Label, Shape
+from guardtok.requests.token_ids import has_ids
 from guardtok.text import UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 def verbatim(source: str = UNKNOWN) -> Label:
@@ -37,6 +38,7 @@ CALL = Label(
         "id": ID,
         "type": VERBATIM,
         "name": NAME,
+        "arguments": ARGUMENTS,
         "function": FUNCTION,
         "custom": Label("tool_arguments", {"name": NAME}),
     },
@@ -54,11 +56,15 @@ _STEERING_IDS = Label(DECODING, kind=Kind.IDS)
 PROMPT_IDS = Label(PROMPT, kind=Kind.IDS)
 TEMPLATE = Label("template", kind=Kind.TEMPLATE)
 
+_EMBEDDINGS = Label(PROMPT, kind=Kind.EMBEDDINGS)
+
 _ALWAYS: Mapping[str, Label] = {
     "chat_template": TEMPLATE,
     **dict.fromkeys(("prompt_token_ids", "input_ids", "token_ids"), PROMPT_IDS),
-    **dict.fromkeys(("prompt_embeds", "input_embeds", "inputs_embeds"), Label(PROMPT, kind=Kind.EMBEDDINGS)),
+    **dict.fromkeys(("prompt_embeds", "input_embeds", "inputs_embeds"), _EMBEDDINGS),
     **dict.fromkeys(("stop_token_ids", "allowed_token_ids", "logit_bias"), _STEERING_IDS),
+    # These only say for which ids probabilities come back.
+    **dict.fromkeys(("logprob_token_ids", "token_ids_logprob", "label_token_ids"), UNNAMED),
     **dict.fromkeys(("stop", "stop_sequences", "stop_regex", "bad_words", "regex", "ebnf", "grammar"), _STEERING),
     **dict.fromkeys(("choice", "structural_tag", "guided_regex", "guided_grammar", "guided_choice"), _STEERING),
     **dict.fromkeys(("json_schema", "guided_json", "response_format"), DEFINITION),
@@ -66,8 +72,23 @@ _ALWAYS: Mapping[str, Label] = {
 """What these names mean wherever options are: in a body, and in `extra_body`, `chat_template_kwargs`, `nvext` …"""
 
 
+_TEMPLATES = ("template", "template_str")
+_IDS = ("ids", "tokens", "token_data", "context")
+
+
+def _guess(name: str, value: object) -> Label | None:
+    """Return the label of an option that no table has and whose name says that it gets past every rule about text.
+
+    Servers name such options alike: `instruction_template_str`, `prompt_template`, `decoder_input_ids`, `token_data`.
+    """
+    said = name.lower()
+    if isinstance(value, str) and said.endswith(_TEMPLATES):
+        return TEMPLATE
+    return PROMPT_IDS if said.endswith(_IDS) and has_ids(value) else None
+
+
 def _nested_options() -> Label:
-    label = Label(UNKNOWN, _ALWAYS)
+    label = Label(UNKNOWN, _ALWAYS, guess=_guess)
     # What lies in it is such a mapping again.
     object.__setattr__(label, "other", label)
     object.__setattr__(label, "item", label)
@@ -79,8 +100,22 @@ _NESTED = _nested_options()
 
 def options(**fields: Label) -> Label:
     """Return the label of a body: these fields, those that always mean the same, and all others `unknown`."""
-    free = dict.fromkeys(("metadata", "user", "safety_identifier", "prompt_cache_key"), UNNAMED)
-    return Label(UNKNOWN, {**_ALWAYS, **free, "model": VERBATIM, **fields}, rest=_NESTED, shape=Shape.MAPPING)
+    named = {
+        **_ALWAYS,
+        **dict.fromkeys(("metadata", "user", "safety_identifier", "prompt_cache_key"), UNNAMED),
+        "model": VERBATIM,
+        **fields,
+    }
+    label = Label(UNKNOWN, named, rest=_NESTED, shape=Shape.MAPPING, guess=_guess)
+    # Proxies put what is in it into the body.
+    named["extra_body"] = label
+    return label
+
+
+def label_messages(speaker: Callable[[str], Label]) -> Label:
+    """Return the label of messages, each labelled by the source that its role speaks for."""
+    message = Label(UNKNOWN, by="role", speaker=speaker, shape=Shape.MAPPING)
+    return Label(UNKNOWN, items=message, shape=Shape.LIST, joined=True)
 
 
 @lru_cache(maxsize=64)
@@ -133,15 +168,32 @@ _RESULTS = (
 
 @lru_cache(maxsize=64)
 def _label_part(source: str) -> Label:
-    own = {"type": VERBATIM, "file_id": ID, "signature": VERBATIM, "encrypted_content": VERBATIM}
-    parts = Label("document", own)
+    own = _label_fields(source)
+    parts = Label("document", _label_fields("document"))
+    content = Label("document", items=parts, joined=True)
     paper = Label(
         "document",
         {
             "type": VERBATIM,
-            "source": Label("document", {"type": VERBATIM, "content": Label("document", items=parts, joined=True)}),
-            "content": Label("document", items=parts, joined=True),
+            "source": Label("document", {"type": VERBATIM, "content": content}),
+            "content": content,
         },
     )
-    cases = {"document": paper, "search_result": paper, "redacted_thinking": Label(source, {**own, "data": VERBATIM})}
+    cases = {
+        "document": paper,
+        "search_result": paper,
+        "prompt_embeds": Label(source, {**own, "data": _EMBEDDINGS}),
+        "redacted_thinking": Label(source, {**own, "data": VERBATIM}),
+    }
     return Label(source, own, by="type", cases=cases)
+
+
+def _label_fields(source: str) -> dict[str, Label]:
+    """Return the fields of a part. Those of its texts are named: a form that is spelled like one renames none."""
+    return {
+        "type": VERBATIM,
+        "file_id": ID,
+        "signature": VERBATIM,
+        "encrypted_content": VERBATIM,
+        **dict.fromkeys(("text", "refusal", "thinking"), Label(source)),
+    }

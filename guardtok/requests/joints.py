@@ -32,7 +32,7 @@ _GLUES = (" ", "\n")
 """What servers put between the texts of parts, where they put anything: SGLang a space, vLLM a line break."""
 
 _STRICT = frozenset({Reaction.ESCAPE, Reaction.BLOCK})
-_STILL_THERE = (
+STILL_THERE = (
     "A form that the policy does not allow is still where two parts of a message meet. Nothing was returned. "
     "Block the form for this source, and report this: it should not happen."
 )
@@ -108,7 +108,7 @@ def break_joints(
                 broken = True
         if not broken:
             return
-    raise VerificationError(_STILL_THERE)
+    raise VerificationError(STILL_THERE)
 
 
 class _Joint:

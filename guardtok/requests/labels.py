@@ -47,7 +47,6 @@ class Shape(Enum):
     MAPPING = "a mapping"
     LIST = "a list"
     CONTENT = "a string or a list"
-    STRING = "a string"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +64,8 @@ class Label:
         cases: The label of a mapping by what that field says; where it says something else, this one holds.
         speaker: For `role`: makes the label of a mapping from the source that a role speaks for.
         joined: Whether a template may join the texts of a list's items.
+        thoughts: Whether it may join what was thought with the rest, as servers do with a request.
+        guess: Returns the label of a field that is not in `fields` by its name and value, or None.
         other: The label of every field that is not in `fields`.
         item: The label of a list's items.
     """
@@ -79,6 +80,8 @@ class Label:
     cases: Mapping[str, Label] = field(default_factory=dict, repr=False)
     speaker: Callable[[str], Label] | None = field(default=None, repr=False)
     joined: bool = False
+    thoughts: bool = True
+    guess: Callable[[str, object], Label | None] | None = field(default=None, repr=False)
     other: Label = field(init=False, repr=False)
     item: Label = field(init=False, repr=False)
 

@@ -25,7 +25,7 @@ VERBATIM = "request.verbatim"
 """The rule of a form in a string that cannot be changed without meaning something else."""
 
 _MAX_OBJECTIONS = 64
-"""So many objections of one body are recorded; the first of them is raised."""
+"""So many objections of one body are recorded, and the first that refuses it, which is raised."""
 
 
 class Ledger:
@@ -36,7 +36,18 @@ class Ledger:
         action: The strictest action that anything asks for.
     """
 
-    __slots__ = ("_key", "_objections", "_records", "_refused", "_request_id", "_ruleset", "_tally", "action", "count")
+    __slots__ = (
+        "_enforced",
+        "_key",
+        "_objections",
+        "_records",
+        "_refused",
+        "_request_id",
+        "_ruleset",
+        "_tally",
+        "action",
+        "count",
+    )
 
     def __init__(self, ruleset: Ruleset, key: bytes, request_id: str | None) -> None:
         self._ruleset = ruleset
@@ -45,7 +56,8 @@ class Ledger:
         self._records: list[Violation] = []
         self._tally = Tally()
         self._refused: tuple[str, Violation] | None = None
-        self._objections: list[tuple[GuardtokError, Violation]] = []
+        self._objections: list[Violation] = []
+        self._enforced: GuardtokError | None = None  # the first objection that refuses, whatever was recorded
         self.action = Action.ALLOW
         self.count = 0
 
@@ -94,14 +106,14 @@ class Ledger:
     def violations(self) -> tuple[Violation, ...]:
         """Return what was found, at most `limits.max_violations`: objections first, what refuses always among them."""
         limit = self._ruleset.policy.limits.max_violations
-        found = [*(record for _, record in self._objections), *self._records][:limit]
+        found = [*self._objections, *self._records][:limit]
         if self._refused is not None and self._refused[1] not in found:
             found = [self._refused[1], *found]
         return tuple(found)
 
     def groups(self) -> Iterator[Violation]:
         """Yield what a log gets."""
-        yield from (record for _, record in self._objections[:LOGGED_GROUPS])
+        yield from self._objections[:LOGGED_GROUPS]
         yield from self._tally.records()
 
     def verdict(self) -> Verdict:
@@ -117,18 +129,22 @@ class Ledger:
             SurrogateError: A lone surrogate under `surrogates: refuse`.
             RefusedError: The policy blocks a form in it.
         """
-        for error, record in self._objections:
-            if record.mode is Mode.ENFORCE:
-                raise error
+        if self._enforced is not None:
+            if isinstance(self._enforced, RequestError):
+                self._enforced.violations = self.violations()
+            raise self._enforced
         if self._refused is not None:
             raise RefusedError(self._refused[0], self.violations())
 
     def _note(self, error: GuardtokError, rule: str, path: str, mode: Mode, length: int) -> None:
         self.count += 1
         self._heed(Action.BLOCK)
-        if len(self._objections) < _MAX_OBJECTIONS:
+        first = mode is Mode.ENFORCE and self._enforced is None
+        if first:
+            self._enforced = error
+        if first or len(self._objections) < _MAX_OBJECTIONS:
             record = record_refusal(rule, path, length, mode, self._ruleset, self._key, self._request_id)
-            self._objections.append((error, record))
+            self._objections.append(record)
 
     def _heed(self, action: Action) -> None:
         if action.severity > self.action.severity:

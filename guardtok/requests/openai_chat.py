@@ -1,6 +1,7 @@
 """Chat Completions and Completions, and what vLLM, SGLang and Ollama add to them: who wrote which field.
 
-From `openai.types.chat`, the request models of vLLM 0.1x and SGLang 0.5, and Ollama's API reference.
+After `openai.types.chat`, and fields read in the sources of vLLM, SGLang, llama.cpp and Ollama. Those change with every
+release: what is missing here is walked as `unknown`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from guardtok.requests.fields import (
     UNNAMED,
     VERBATIM,
     label_contents,
+    label_messages,
     options,
 )
 from guardtok.requests.labels import PROMPT, Kind, Label, Shape
 from guardtok.text import UNKNOWN
 
-SPOKEN = ("reasoning_content", "thinking", "reasoning", "reasoning_details", "refusal", "images", "audio")
-"""The fields of a message, besides its content, that its role wrote."""
+_SPOKEN = ("refusal", "images", "audio")
+_THOUGHT = ("reasoning_content", "thinking", "reasoning", "reasoning_details")
 
 
 @lru_cache(maxsize=64)
@@ -38,19 +40,19 @@ def label_message(source: str) -> Label:
         {
             "role": VERBATIM,
             "content": label_contents(source),
-            **dict.fromkeys(SPOKEN, Label(source)),
+            **dict.fromkeys(_SPOKEN, Label(source)),
+            **dict.fromkeys(_THOUGHT, Label(source, joined=True)),
             "name": NAME,
             "tool_name": NAME,
             "tool_calls": Label("tool_arguments", items=CALL, shape=Shape.LIST),
             "function_call": FUNCTION,
             "tool_call_id": ID,
+            "tools": TOOLS,
         },
     )
 
 
-MESSAGES = Label(
-    UNKNOWN, items=Label(UNKNOWN, by="role", speaker=label_message, shape=Shape.MAPPING), shape=Shape.LIST, joined=True
-)
+MESSAGES = label_messages(label_message)
 
 _RAW = Label(PROMPT, kind=Kind.PROMPT)
 
@@ -68,10 +70,18 @@ _SHARED = {
 
 CHAT = options(**_SHARED)
 
+_PROMPTS = (
+    *("prompt", "suffix", "text", "input", "inputs", "content"),
+    # llama.cpp's `/infill`.
+    *("input_prefix", "input_suffix", "input_extra"),
+    # What is scored or ranked.
+    *("query", "queries", "items", "text_1", "text_2", "data_1", "data_2"),
+)
+
 COMPLETIONS = options(
     **{
         **_SHARED,
-        **dict.fromkeys(("prompt", "text", "input", "inputs", "suffix", "query", "queries", "text_1", "text_2"), _RAW),
+        **dict.fromkeys(_PROMPTS, _RAW),
         "system": Label("system"),
         "context": PROMPT_IDS,
         "documents": Label("document", kind=Kind.PROMPT),

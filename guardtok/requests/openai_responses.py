@@ -97,7 +97,7 @@ ITEM = Label(
 
 RESPONSES = options(
     input=Label("user", items=ITEM, shape=Shape.CONTENT, joined=True),
-    instructions=Label("system", items=ITEM, shape=Shape.CONTENT),
+    instructions=Label("system", items=ITEM, shape=Shape.CONTENT, joined=True),
     prompt=Label(UNKNOWN, {"id": VERBATIM, "version": VERBATIM, "variables": UNNAMED}),
     tools=TOOLS,
     tool_choice=TOOL,

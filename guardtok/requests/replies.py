@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from guardtok.errors import RequestError, near_match
 from guardtok.requests.blocks import Blocks
 from guardtok.requests.choices import Choices
+from guardtok.requests.fields import ARGUMENTS, DEFINITION, DOCUMENT, NAME, VERBATIM
 from guardtok.requests.items import Items
-from guardtok.requests.labels import Kind, Label, Shape
+from guardtok.requests.labels import Label, Shape
 from guardtok.text import UNKNOWN
 
 if TYPE_CHECKING:
@@ -25,22 +26,25 @@ if TYPE_CHECKING:
 
 ASSISTANT = "assistant"
 
-_VERBATIM = Label(UNKNOWN, kind=Kind.VERBATIM)
 _SPOKEN = Label(ASSISTANT)
-_NAME = Label("name")
 _GIVEN = Label("tool_arguments")
-_ARGUMENTS = Label("tool_arguments", kind=Kind.JSON)
 _RESULT = Label("tool_result")
-_FOUND = Label("document")
-_MARKS = dict.fromkeys(("type", "id", "object", "role", "status", "finish_reason", "stop_reason"), _VERBATIM)
+_MARKS = dict.fromkeys(("type", "id", "object", "role", "status", "finish_reason", "stop_reason"), VERBATIM)
 
-_FUNCTION = Label("tool_arguments", {"name": _NAME, "arguments": _ARGUMENTS, "input": _GIVEN})
+_FUNCTION = Label("tool_arguments", {"name": NAME, "arguments": ARGUMENTS, "input": _GIVEN})
 _CALL = Label("tool_arguments", {**_MARKS, "function": _FUNCTION, "custom": _FUNCTION, "index": Label(UNKNOWN)})
 _PART = Label(
     ASSISTANT,
-    {**_MARKS, "annotations": _FOUND, "citations": _FOUND, "logprobs": _SPOKEN, "text": _SPOKEN, "refusal": _SPOKEN},
+    {
+        **_MARKS,
+        "annotations": DOCUMENT,
+        "citations": DOCUMENT,
+        "logprobs": _SPOKEN,
+        "text": _SPOKEN,
+        "refusal": _SPOKEN,
+    },
 )
-_PARTS = Label(ASSISTANT, items=_PART, joined=True)
+_PARTS = Label(ASSISTANT, items=_PART, joined=True, thoughts=False)
 _MESSAGE = Label(
     UNKNOWN,
     {
@@ -49,37 +53,47 @@ _MESSAGE = Label(
         **dict.fromkeys(("reasoning_content", "thinking", "reasoning", "refusal"), _SPOKEN),
         "tool_calls": Label("tool_arguments", items=_CALL),
         "function_call": _FUNCTION,
-        "audio": Label(UNKNOWN, {"id": _VERBATIM, "data": _VERBATIM, "transcript": _SPOKEN}),
-        "annotations": _FOUND,
-        "name": _NAME,
+        "audio": Label(UNKNOWN, {"id": VERBATIM, "data": VERBATIM, "transcript": _SPOKEN}),
+        "annotations": DOCUMENT,
+        "name": NAME,
     },
 )
 _CHOICE = Label(UNKNOWN, {**_MARKS, "message": _MESSAGE, "delta": _MESSAGE, "text": _SPOKEN, "logprobs": _SPOKEN})
 _COMPLETION = Label(
-    UNKNOWN, {**_MARKS, "choices": Label(UNKNOWN, items=_CHOICE, shape=Shape.LIST)}, shape=Shape.MAPPING
+    UNKNOWN,
+    {
+        **_MARKS,
+        "choices": Label(UNKNOWN, items=_CHOICE, shape=Shape.LIST),
+        # Servers' own answers: Ollama's chat, and the texts of Ollama, llama.cpp and SGLang.
+        "message": _MESSAGE,
+        **dict.fromkeys(("response", "thinking", "content", "text"), _SPOKEN),
+    },
+    shape=Shape.MAPPING,
 )
 
 _BLOCK = Label(
     UNKNOWN,
     {
         **_MARKS,
-        **dict.fromkeys(("signature", "data", "tool_use_id"), _VERBATIM),
+        **dict.fromkeys(("signature", "data", "tool_use_id"), VERBATIM),
         "text": _SPOKEN,
         "thinking": _SPOKEN,
-        "citations": _FOUND,
-        "name": _NAME,
+        "citations": DOCUMENT,
+        "name": NAME,
         "input": _GIVEN,
         "content": _RESULT,
     },
 )
-_ANTHROPIC = Label(UNKNOWN, {**_MARKS, "content": Label(UNKNOWN, items=_BLOCK, joined=True)}, shape=Shape.MAPPING)
+_ANTHROPIC = Label(
+    UNKNOWN, {**_MARKS, "content": Label(UNKNOWN, items=_BLOCK, joined=True, thoughts=False)}, shape=Shape.MAPPING
+)
 _ANTHROPIC_EVENT = Label(
     UNKNOWN,
     {
         **_MARKS,
         "message": _ANTHROPIC,
         "content_block": _BLOCK,
-        "delta": Label(UNKNOWN, {**_MARKS, "signature": _VERBATIM, "citation": _FOUND}),
+        "delta": Label(UNKNOWN, {**_MARKS, "signature": VERBATIM, "citation": DOCUMENT}),
     },
     shape=Shape.MAPPING,
 )
@@ -88,15 +102,15 @@ _ITEM = Label(
     UNKNOWN,
     {
         **_MARKS,
-        **dict.fromkeys(("call_id", "encrypted_content", "result"), _VERBATIM),
+        **dict.fromkeys(("call_id", "encrypted_content", "result"), VERBATIM),
         "content": _PARTS,
         "summary": Label(ASSISTANT, items=_PART),
         "revised_prompt": _SPOKEN,
-        "name": _NAME,
-        "arguments": _ARGUMENTS,
+        "name": NAME,
+        "arguments": ARGUMENTS,
         **dict.fromkeys(("input", "code", "action", "operation", "queries"), _GIVEN),
         **dict.fromkeys(("output", "outputs", "results", "error"), _RESULT),
-        "tools": Label("tool_definition"),
+        "tools": DEFINITION,
     },
 )
 _RESPONSE = Label(
@@ -105,7 +119,7 @@ _RESPONSE = Label(
         **_MARKS,
         "output": Label(UNKNOWN, items=_ITEM),
         "instructions": Label("system"),
-        "tools": Label("tool_definition"),
+        "tools": DEFINITION,
     },
     shape=Shape.MAPPING,
 )
@@ -113,13 +127,13 @@ _RESPONSE_EVENT = Label(
     UNKNOWN,
     {
         **_MARKS,
-        "item_id": _VERBATIM,
+        "item_id": VERBATIM,
         "response": _RESPONSE,
         "item": _ITEM,
         "part": _PART,
-        "annotation": _FOUND,
+        "annotation": DOCUMENT,
         **dict.fromkeys(("delta", "text", "refusal", "transcript", "logprobs"), _SPOKEN),
-        "arguments": _ARGUMENTS,
+        "arguments": ARGUMENTS,
         **dict.fromkeys(("input", "code", "command"), _GIVEN),
         "output": _RESULT,
     },

@@ -169,14 +169,17 @@ class ReplyStream:
 
     def _take(self, event: Event) -> bytes:
         """Return what goes on in place of an event."""
+        if event.is_ambiguous:
+            raise RequestError("reply.events", "$", "a line of an event is data for some clients, and none for others.")
         data = (event.data or b"").strip()
         if not data:
             return event.lead + event.raw()
         if data == _DONE:
             return event.lead + self._end_texts(((),), {}) + event.raw()
         body, plain = _read_json(data)
-        named = any(line.startswith(b"event") for line in event.lines)
-        reading = self._dialect.read(body)
+        named = event.name is not None
+        # Clients take the event's name for the type that its data leaves out.
+        reading = self._dialect.read(body if event.name is None or "type" in body else {**body, "type": event.name})
         made = self._feed_pieces(body, reading)
         rests = self._end_texts(reading.ends, made, reading.pieces)
         came = {steps: put(body, steps, "") for steps in made}

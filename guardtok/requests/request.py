@@ -8,13 +8,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from guardtok.clean import are_clean
-from guardtok.errors import LimitError, SurrogateError
+from guardtok.errors import LimitError, SurrogateError, VerificationError
+from guardtok.intake import take_in
 from guardtok.records import Report, defuse
-from guardtok.requests.arguments import only_across, read_json, write_json
-from guardtok.requests.joints import Piece, break_joints, join, ways_to_join
+from guardtok.requests.arguments import only_across, read_escapes, read_json, write_json
+from guardtok.requests.joints import STILL_THERE, Piece, break_joints, join, ways_to_join
 from guardtok.requests.labels import Kind
 from guardtok.requests.ledger import Ledger, refuse_changes
 from guardtok.requests.paths import spell
+from guardtok.requests.pieces import get
 from guardtok.requests.walk import BodyError, Walk, name_type
 from guardtok.sanitize import sanitize
 from guardtok.sinks import emit
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from guardtok.violation import Action, Verdict, Violation
 
 _MINT = object()
+
+_ROUNDS = 8
+"""So often the joints of strings that several readers join are looked at, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,9 @@ class _Work:
             return
         clean = self._find_clean_sources()
         for index, leaf in enumerate(tuple(walk.leaves)):
-            if leaf.label.kind is Kind.JSON and leaf.inside is None and walk.source_of(leaf.label) not in clean:
+            if leaf.label.kind is not Kind.JSON or leaf.inside is not None or "\\" in leaf.text:
+                continue  # With an escape in it, it was looked into at once.
+            if walk.source_of(leaf.label) not in clean:
                 inside = walk.look_inside(str.__str__(leaf.text), leaf.label, leaf.place)
                 walk.leaves[index] = leaf._replace(inside=inside)
         for leaf in walk.leaves:
@@ -203,9 +210,12 @@ class _Work:
         return source in clean or (type(leaf.text) is str and are_clean([leaf.text], source, self._ruleset))
 
     def _settle_string(self, leaf: Leaf) -> None:
+        if leaf.reread:
+            # What was broken in the string by now is broken in this.
+            leaf = leaf._replace(text=read_escapes(leaf.holder[leaf.step]))
         path = spell(leaf.place)
         made = self._sanitize(leaf, path)
-        if made is not None and made.edits:
+        if made is not None and made.edits and not leaf.reread:
             self._put(leaf, path, made)
 
     def _put(self, leaf: Leaf, path: str, made: Sanitized) -> None:
@@ -274,21 +284,45 @@ class _Work:
         if not self._walk.chains or self._torn:
             return
         leaves = {(id(leaf.holder), leaf.step): leaf for leaf in self._walk.leaves}
-        for chain in self._walk.chains:
-            pieces = [self._piece(leaves[id(holder), step]) for holder, step in chain if holder[step]]
-            before = [piece.edits for piece in pieces]
-            rewriter = self._rewriter
-            for joint in break_joints(pieces, self._ways, self._ruleset, rewriter.breaker):
+        chains = [
+            # A key that was a form is another one by now, and leads to no text any more.
+            [self._piece(leaves[id(holder), step]) for holder, step in chain if get(holder, (step,))]
+            for chain in self._walk.chains
+        ]
+        pieces = {id(piece): piece for chain in chains for piece in chain}
+        before = {name: piece.edits for name, piece in pieces.items()}
+        report, overlap = True, sum(map(len, chains)) > len(pieces)
+        for _ in range(_ROUNDS):
+            came = [piece.edits for piece in pieces.values()]
+            for chain in chains:
+                self._break_joints(chain, report=report)
+            report = False
+            # A break for one reader might make a form for another one; where it did, the next round breaks that.
+            if not overlap or came == [piece.edits for piece in pieces.values()]:
+                break
+        else:
+            raise VerificationError(STILL_THERE)
+        for name, piece in pieces.items():
+            if piece.edits != before[name]:
+                self._note(piece.path, piece.edits)
+
+    def _break_joints(self, chain: list[Piece], *, report: bool) -> None:
+        rewriter = self._rewriter
+        for joint in break_joints(chain, self._ways, self._ruleset, rewriter.breaker):
+            if report:
                 self._ledger.add(Report(*joint, self._ruleset, rewriter.examiner.key, self._request_id))
-            for piece, edits in zip(pieces, before, strict=True):
-                if piece.edits != edits:
-                    self._note(piece.path, piece.edits)
 
     def _piece(self, leaf: Leaf) -> Piece:
-        piece = self._pieces.get((id(leaf.holder), leaf.step))
+        name = id(leaf.holder), leaf.step
+        piece = self._pieces.get(name)
         if piece is None:
             path = spell(leaf.place)
-            piece = Piece(leaf.holder, leaf.step, path, str.__str__(leaf.text), (), self._label(leaf, path).runs)
+            # One that is refused stands as it came, halves of characters included.
+            policy = self._ruleset.policy
+            known, limits, surrogates = self._ruleset.modes, policy.limits, policy.surrogates
+            intake = take_in(self._label(leaf, path), None, known=known, limits=limits, surrogates=surrogates)
+            piece = Piece(leaf.holder, leaf.step, path, intake.text, (), intake.runs)
+            self._pieces[name] = piece
         return piece
 
     def _note(self, path: str, edits: tuple[Edit, ...]) -> None:

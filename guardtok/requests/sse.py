@@ -22,6 +22,7 @@ MAX_EVENT = 32 * 1024 * 1024
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BLANK = frozenset({b"\n", b"\r", b"\r\n"})
 _MARK = "\ufeff".encode()
+_BLANKS = bytes(range(0x21)) + _MARK
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +33,23 @@ class Event:
         lead: Bytes before it that belong to no line of it: a byte order mark, or the rest of a line end that was cut.
         lines: Its lines with their ends, the blank one that ends it included if it came.
         data: What its `data` lines say, joined by line feeds, or None where it has none.
+        name: What its last `event` line says, or None where it has none.
     """
 
     lead: bytes
     lines: tuple[bytes, ...] = field(repr=False)
     data: bytes | None = field(repr=False)
+    name: str | None = None
 
     def raw(self) -> bytes:
         """Return its bytes, but for the lead."""
         return b"".join(self.lines)
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether a line of it is data for clients that strip lines, and none by the standard."""
+        names = [_field_of(line)[0] for line in self.lines]
+        return any(name != b"data" and name.strip(_BLANKS).lower() == b"data" for name in names)
 
     def with_data(self, data: bytes) -> bytes:
         """Return its bytes, but for the lead, with other data in one line; every other line stays as it is."""
@@ -131,8 +140,10 @@ class EventReader:
     def _make(self) -> Event:
         lead, lines = self._lead, tuple(self._lines)
         self._lead, self._lines, self._size = b"", [], 0
-        data = [value for name, value in map(_field_of, lines) if name == b"data"]
-        return Event(lead, lines, b"\n".join(data) if data else None)
+        fields = [*map(_field_of, lines)]
+        data = [value for name, value in fields if name == b"data"]
+        names = [value.decode(errors="replace") for name, value in fields if name == b"event"]
+        return Event(lead, lines, b"\n".join(data) if data else None, names[-1] if names else None)
 
 
 def write_event(name: str | None, data: bytes) -> bytes:

@@ -18,6 +18,13 @@ def are_ids(value: Any) -> bool:  # noqa: ANN401 - any JSON value
     return isinstance(first, (int, float)) or (first is not value and isinstance(first, (list, tuple)))
 
 
+def has_ids(value: object) -> bool:
+    """Whether a value is a list with an integer in it, or with such a list."""
+    if not isinstance(value, (list, tuple)):
+        return False
+    return any(_is_id(each) or (isinstance(each, (list, tuple)) and any(map(_is_id, each))) for each in value)
+
+
 def copy_ids(value: Any) -> tuple[Any, list[int]] | None:  # noqa: ANN401 - any JSON value
     """Return a copy of a value that holds ids, and the ids; None where it is no such value.
 

@@ -14,7 +14,8 @@ from typing_extensions import assert_never
 from guardtok.chat.labels import source_of_role
 from guardtok.errors import LimitError
 from guardtok.policy.model import CallerTemplate, TokenIds
-from guardtok.requests.arguments import UnreadableError, read_json
+from guardtok.requests.arguments import UnreadableError, read_escapes, read_json
+from guardtok.requests.chains import find_chains
 from guardtok.requests.labels import STAND_INS, Kind, Label, Shape
 from guardtok.requests.paths import spell
 from guardtok.requests.roles import is_role, say_unknown
@@ -23,8 +24,7 @@ from guardtok.text import UNKNOWN, Text
 from guardtok.violation import Mode, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from guardtok.requests.chains import Chain
     from guardtok.requests.ledger import Ledger
     from guardtok.requests.paths import Node
     from guardtok.ruleset import Ruleset
@@ -41,11 +41,7 @@ _SHAPES: dict[Shape, tuple[type, ...]] = {
     Shape.MAPPING: (dict,),
     Shape.LIST: (list, tuple),
     Shape.CONTENT: (str, list, tuple),
-    Shape.STRING: (str,),
 }
-_TEXTS = ("text", "refusal")
-"""The fields of a part whose strings templates put into the prompt one after another."""
-
 _NO_TEMPLATE = (
     "a chat template is code that writes control tokens, and the policy takes none from callers. Leave it out, or say "
     "`requests: {chat_template: allow}`."
@@ -81,6 +77,7 @@ class Leaf(NamedTuple):
         label: Its label.
         node: The place of the holder.
         inside: For a string of JSON that was read: what it holds.
+        reread: Whether this is what the escapes spell in a string that is listed before it, and is no JSON.
     """
 
     holder: Any
@@ -89,6 +86,7 @@ class Leaf(NamedTuple):
     label: Label
     node: Node | None
     inside: Inside | None = None
+    reread: bool = False
 
     @property
     def place(self) -> Node:
@@ -110,7 +108,7 @@ class Walk:
     Attributes:
         leaves: Every string in it that is not empty, in the order of the document.
         keys: Every key in it that no label names.
-        chains: Lists of strings that a template may join, each by its holder and step.
+        chains: Lists of strings that a template may join. One string may be in several.
         mixed: Whether a `Text`, which knows its sources, is among the strings.
     """
 
@@ -125,7 +123,7 @@ class Walk:
         self.mixed = False
         self.leaves: list[Leaf] = []
         self.keys: list[Leaf] = []
-        self.chains: list[list[tuple[Any, Any]]] = []
+        self.chains: list[Chain] = []
 
     def source_of(self, label: Label) -> str:
         """Return the source of a label under the policy at hand."""
@@ -162,7 +160,8 @@ class Walk:
             if kind is Kind.TEMPLATE:
                 return self._take_template(value, (node, step))
             if kind is Kind.EMBEDDINGS:
-                return self._take_embeddings(value, (node, step), depth)
+                self._refuse_embeddings(value, (node, step))
+                return self.copy(value, _UNNAMED, holder, step, node, depth)
             if kind is Kind.IDS or (kind is Kind.PROMPT and are_ids(value)):
                 return self._take_ids(value, label, (node, step))
         if isinstance(value, str):
@@ -201,7 +200,7 @@ class Walk:
                 self._count(len(key), place)
                 if key:
                     self.keys.append(Leaf(made, key, key, label, place))
-                named = other
+                named = other if label.guess is None else label.guess(key, item) or other
             if type(item) is str and named.kind is Kind.TEXT and named.shape is Shape.ANY:
                 # Nearly everything is a plain string: it is taken here, without a call.
                 self._count(len(item), place)
@@ -218,7 +217,7 @@ class Walk:
         for index, item in enumerate(value):
             made.append(self.copy(item, items, made, index, place, depth + 1))
         if label.joined:
-            self.chains += (chain for chain in _chains_of(made) if len(chain) > 1)
+            self.chains += find_chains(made, thoughts=label.thoughts)
         return made
 
     def _take_string(self, value: str, label: Label, holder: Any, step: Any, node: Node | None) -> str:  # noqa: ANN401 - as copy
@@ -226,11 +225,28 @@ class Walk:
         self._count(len(value), place)
         plain = value if type(value) is str else str.__str__(value)
         if plain:
+            if label.kind is Kind.JSON and isinstance(value, Text):
+                label = self._label_json(value, place)
+            inside = None
             # Without an escape in it, all that JSON holds is spelled in it.
-            inside = self.look_inside(plain, label, place) if label.kind is Kind.JSON and "\\" in plain else None
+            if label.kind is Kind.JSON and "\\" in plain:
+                inside = self.look_inside(plain, label, place)
             self.mixed = self.mixed or isinstance(value, Text)
-            self.leaves.append(Leaf(holder, step, value if isinstance(value, Text) else plain, label, node, inside))
+            leaf = Leaf(holder, step, value if isinstance(value, Text) else plain, label, node, inside)
+            self.leaves.append(leaf)
+            if label.kind is Kind.JSON and inside is None:
+                self._look_leniently(leaf, plain)
         return plain
+
+    def _label_json(self, value: Text, place: Node) -> Label:
+        """Return the label of JSON that knows who wrote it, which goes for what it decodes to as well."""
+        sources = {run.source for run in value.runs}
+        if len(sources) == 1 and sources <= self._ruleset.modes.keys():
+            return Label(sources.pop(), kind=Kind.JSON)
+        if "\\" in value:
+            self._refuse(place, "JSON with escapes that several sources wrote: nobody can say whose an escape is.")
+        # Without an escape, all that it holds is spelled in it.
+        return _UNNAMED
 
     def look_inside(self, text: str, label: Label, place: Node) -> Inside | None:
         """Read a string of JSON, if it is one, and walk what it holds."""
@@ -248,6 +264,13 @@ class Walk:
         inside.holder.append(self._copy_inner(inner.value, Label(label.source), inside.holder, place))
         self._room = room
         return inside
+
+    def _look_leniently(self, leaf: Leaf, text: str) -> None:
+        """Note what a lenient parser may read in a string that is no JSON; that goes on as it is or not at all."""
+        read = read_escapes(text)
+        if read != text:
+            label = Label(leaf.label.source, kind=Kind.VERBATIM)
+            self.leaves.append(leaf._replace(text=read, label=label, reread=True))
 
     def _copy_inner(self, value: Any, label: Label, holder: list[Any], place: Node) -> Any:  # noqa: ANN401 - any JSON value
         # Its content lies where the string lies, and not below an index.
@@ -289,10 +312,9 @@ class Walk:
             self._ledger.object_to("request.chat_template", spell(place), _NO_TEMPLATE, len(value))
         return str.__str__(value)
 
-    def _take_embeddings(self, value: Any, place: Node, depth: int) -> Any:  # noqa: ANN401 - any JSON value
+    def _refuse_embeddings(self, value: object, place: Node) -> None:
         if value is not None and self._ruleset.policy.requests.token_ids is not TokenIds.ALLOW:
             self._ledger.object_to("request.token_ids", spell(place), _NO_EMBEDDINGS)
-        return self.copy(value, _UNNAMED, [], place[1], place[0], depth)
 
     def _take_ids(self, value: Any, label: Label, place: Node) -> Any:  # noqa: ANN401 - any JSON value
         if value is None:
@@ -338,34 +360,3 @@ def name_type(value: object) -> str:
         return "null"
     names = {bool: "a boolean", str: "a string", dict: "a mapping", list: "a list", int: "a number", float: "a number"}
     return names.get(type(value), f"a value of type {visible(type(value).__name__)}")
-
-
-def _chains_of(made: list[Any]) -> Iterator[list[tuple[Any, Any]]]:
-    """Yield where strings stand that a template may join: the texts of parts, and those of messages of one role.
-
-    Proxies make one message of neighbours with one role, and Anthropic's API does.
-    """
-    chain: list[tuple[Any, Any]] = []
-    last = None
-    for index, item in enumerate(made):
-        role = item.get("role") if isinstance(item, dict) else None
-        if role != last and chain:
-            yield chain
-            chain = []
-        last = role
-        if role is None:
-            chain += _texts_of(made, index, item)
-        elif isinstance(item.get("content"), list):
-            chain += [each for at, part in enumerate(item["content"]) for each in _texts_of(item["content"], at, part)]
-        elif isinstance(item.get("content"), str):
-            chain.append((item, "content"))
-    yield chain
-
-
-def _texts_of(made: list[Any], index: int, item: Any) -> list[tuple[Any, Any]]:  # noqa: ANN401 - any JSON value
-    """Return where the texts of a part are."""
-    if isinstance(item, str):
-        return [(made, index)]
-    if isinstance(item, dict):
-        return [(item, key) for key in _TEXTS if isinstance(item.get(key), str)]
-    return []
