@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from guardtok.errors import RefusedError, is_failure
+from guardtok.errors import RefusedError, RequestError, is_failure
 from guardtok.gateway.decision import Decision, Stage, tell
 from guardtok.gateway.refusing import refuse
 from guardtok.gateway.reply_gate import ReplyGate
