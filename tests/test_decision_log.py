@@ -364,6 +364,38 @@ def test_a_loss_is_told_of_in_its_place() -> None:
     assert target.data == b"first.........\nlost 1\nafter.........\n"
 
 
+def test_a_line_that_comes_while_a_log_is_closed_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then there are two who write what waits: the one who closes, and the thread that the line begins."""
+    monkeypatch.setattr("guardtok.gateway.log_writer._RETRY", 0.0)
+    tried, second, third = [], threading.Event(), threading.Event()
+    made = []
+
+    class Disk:
+        def write(self, batch: bytes) -> None:
+            tried.append(batch)
+            if len(tried) == 1:
+                raise OSError(errno.ENOSPC, "full")
+            if len(tried) == 2:
+                second.set()
+                third.wait(0.5)  # Nobody else writes meanwhile.
+            else:
+                third.set()
+            made.append(batch)
+
+        def close(self) -> None:
+            pass
+
+    writer = LogWriter(Disk(), lambda n: b"%d\n" % n, 60.0, 1_000, print)
+    writer.put(b"one\n")
+    closing = threading.Thread(target=writer.close)
+    closing.start()
+    assert second.wait(10)
+    writer.put(b"two\n")
+    closing.join()
+    writer.close()
+    assert b"".join(made) == b"one\ntwo\n"
+
+
 def test_a_line_longer_than_a_batch_is_written() -> None:
     """A line of any length goes out, alone."""
     stream = io.BytesIO()
@@ -480,6 +512,19 @@ def test_a_fork_writes_its_own(tmp_path: Path) -> None:
     here = os.path.dirname(__file__)  # noqa: PTH120 - an argument
     subprocess.run([sys.executable, "-W", "ignore", "-c", program, tmp_path / "log", here], check=True)
     assert sorted(line["decision_id"] for line in lines(tmp_path / "log")) == ["child", "parent"]
+
+
+def test_what_comes_after_the_close_is_written_at_the_end_too(tmp_path: Path) -> None:
+    """Requests that end after a server has closed its log: the interpreter's end comes within the delay."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from test_decision_log import CLEAN, DecisionLog\n"
+        "log = DecisionLog(sys.argv[1], delay=5)\n"
+        "log(CLEAN); log.close(); log(CLEAN)\n"
+    )
+    here = os.path.dirname(__file__)  # noqa: PTH120 - an argument
+    subprocess.run([sys.executable, "-c", program, tmp_path / "log", here], check=True)
+    assert len(lines(tmp_path / "log")) == 2
 
 
 def test_a_fork_opens_its_own_lock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,12 +201,12 @@ def test_an_encoding_that_is_not_read_is_415() -> None:
 
 @pytest.mark.parametrize("content_type", [b"text/plain", b"application/json", b"multipart/form-data; boundary=x", b""])
 def test_a_guarded_body_is_json_whatever_it_is_called(content_type: bytes) -> None:
-    """Some servers look at the type and some do not; the type goes on as it came."""
+    """Some servers look at the type and some do not."""
     app, guarded = door()
     headers = [(b"content-type", content_type)]
     assert ask(guarded, dump({**CHAT, "x": FORBIDDEN}), headers=headers).status == 400
     assert ask(guarded, dump(CHAT), headers=headers).status == 200
-    assert dict(app.scopes[0]["headers"])[b"content-type"] == content_type
+    assert [json.loads(body) for body in app.bodies] == [CHAT]
 
 
 def test_an_unknown_path_lets_no_body_through() -> None:
@@ -346,7 +346,7 @@ def test_large_bodies_are_judged_beside_the_event_loop(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(type(keep), "judge_request", watch)
     ask(guarded, dump(CHAT))
-    ask(guarded, dump({**CHAT, "x": "y" * 100_000}))
+    ask(guarded, dump({**CHAT, "x": "y" * 20_000}))
     assert threads == [True, False]
     assert len(app.bodies) == 2
 

@@ -119,6 +119,12 @@ def test_a_key_without_a_bundle_is_refused(tmp_path: Path) -> None:
             Settings(policy=policy, bundle_key=key).load_guard()
 
 
+def test_a_revision_without_a_key_is_a_mistake() -> None:
+    """A bare policy has no revision: who asks for one would be asking nobody."""
+    with pytest.raises(SettingsError, match="bundle_key"):
+        Settings.from_env({"GUARDTOK_POLICY": "strict", "GUARDTOK_MIN_REVISION": "7"})
+
+
 def test_a_policy_may_be_an_object() -> None:
     """It has no file that could change."""
     policy = Policy.load("strict")

@@ -50,6 +50,21 @@ class Service:
         return answer.json()
 
 
+@pytest.mark.parametrize("path", [LITELLM, EVALUATE])
+@pytest.mark.parametrize("chosen", ["<|im_end|>", "a b", "x" * 129, ""])
+def test_an_odd_id_of_the_callers_is_copied_nowhere(service: Service, path: str, chosen: str) -> None:
+    """It would stand in violations and logs, and it may be a control token itself."""
+    body: Json = {"text": ATTACK, "source": "user"}
+    if path == LITELLM:
+        body = {"input_type": "request", "texts": [ATTACK], "litellm_call_id": chosen}
+    answer = service.client.post(path, json=body, headers={"x-request-id": chosen})
+    assert service.decisions[-1].call.request_id is None
+    assert {violation.request_id for violation in service.decisions[-1].violations} == {None}
+    assert "<|im_end|>" not in answer.text
+    service.client.post(path, json=body, headers={"x-request-id": "req-1"})
+    assert service.decisions[-1].call.request_id == "req-1"
+
+
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """Yield the service."""
@@ -223,13 +238,22 @@ def test_agentgateway_rejects_with_an_error_that_openais_clients_read(service: S
     assert error["param"] == "messages[0].content"
 
 
-def test_a_refused_reply_is_withheld_from_gateways_that_know_no_rejection(service: Service) -> None:
-    """Nothing of the reply is left in the mask, and it has as many choices."""
-    body = {"choices": [{"message": {"role": "", "content": text}} for text in ("secret", BLOCKED)]}
-    choices = webhook(service, RESPONSE, body)["body"]["choices"]
-    assert len(choices) == 2
-    assert "secret" not in json.dumps(choices)
-    assert not any(form in json.dumps(choices) for form in FORMS)
+@pytest.mark.parametrize("body", [{"messages": chat("hi")}, {"messages": chat(BLOCKED), "model": "m"}, {}, []])
+def test_agentgateway_told_to_send_messages_raw_gets_an_error(service: Service, body: Json) -> None:
+    """It sends no envelope and looks for no action: an answer without `messages` is a pass, an empty list is none."""
+    told = service.ask(REQUEST, body)
+    assert told["messages"] == []
+    assert told["action"]["status_code"] == 400
+
+
+def test_a_refused_reply_is_a_mask_that_nobody_can_apply(service: Service) -> None:
+    """A rejection would be a pass for some versions, and a mask that can be applied is dropped where replies stream."""
+    for texts in ([BLOCKED], ["secret", BLOCKED]):
+        body = {"choices": [{"message": {"role": "", "content": text}} for text in texts]}
+        action = webhook(service, RESPONSE, body)
+        # With messages it is a request's mask for who looks at that first; for who does not, it is one of none.
+        assert action["body"] == {"messages": [], "choices": []}
+        assert "status_code" not in action
 
 
 def test_a_reply_for_agentgateway_is_the_assistants_whatever_its_role(service: Service) -> None:
@@ -421,7 +445,7 @@ def refuses(path: str, told: Json) -> bool:
     if path in {REQUEST, RESPONSE}:
         jsonschema.validate(told, SCHEMAS[path])
         action = told["action"]
-        return "status_code" in action or action.get("body") == {"choices": []}
+        return "status_code" in action or action.get("body") == {"messages": [], "choices": []}
     if path == NEMO:
         return "error" in told or told["status"] == "blocked"
     if path == EVALUATE:

@@ -21,7 +21,7 @@ from guardtok.gateway.live import LiveGuard, Reload
 from guardtok.gateway.origin import folders_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from pathlib import Path
 
 BLOCKS = 'guardtok: 1\nname: p\nsources:\n  user: {default: block}\n  "*": {default: escape}\n'
@@ -335,6 +335,28 @@ def test_without_a_watch_the_files_are_looked_at(file: Path, monkeypatch: pytest
             await until(lambda: action(guards) == "escape")
 
     monkeypatch.setattr("watchfiles.awatch", none_left)
+    monkeypatch.setattr(live, "POLL", 0.2)
+    asyncio.run(follow())
+
+
+def test_a_folder_that_cannot_be_looked_into_ends_no_watch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rights that are taken away and given back; the policy is followed afterwards as before."""
+    denied = []
+
+    def look(files: Iterable[Path]) -> Mapping[Path, tuple[int, int]]:
+        if len(denied) < 2:
+            denied.append(1)
+            raise PermissionError(13, "Permission denied")
+        return folders_of(files)
+
+    async def follow() -> None:
+        guards = load(file)
+        async with watching(guards):
+            await until(lambda: len(denied) == 2)
+            file.write_text(ESCAPES, encoding="utf-8")
+            await until(lambda: action(guards) == "escape")
+
+    monkeypatch.setattr(live, "folders_of", look)
     monkeypatch.setattr(live, "POLL", 0.2)
     asyncio.run(follow())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from guardtok import Guard, Policy
 from guardtok.errors import RequestError
+from guardtok.gateway import bodies
 from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.live import LiveGuard
 from guardtok.gateway.rendering.app import RenderedChats, Rendering
@@ -76,6 +79,7 @@ def ask(  # noqa: PLR0913 - one for each thing a test turns
     path: str = "/v1/chat/completions",
     method: str = "POST",
     seen: list[Decision] | None = None,
+    more: tuple[tuple[bytes, bytes], ...] = (),
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Ask the application once; return status, headers and body of its answer."""
     observers = [] if seen is None else [seen.append]
@@ -90,7 +94,7 @@ def ask(  # noqa: PLR0913 - one for each thing a test turns
     async def send(message: Message) -> None:
         sent.append(message)
 
-    headers = [(b"content-length", b"%d" % len(raw)), (b"authorization", b"Bearer key")]
+    headers = [(b"content-length", b"%d" % len(raw)), (b"authorization", b"Bearer key"), *more]
     scope = {"type": "http", "method": method, "path": path, "headers": headers, "client": ("10.0.0.1", 1)}
     asyncio.run(app(scope, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
@@ -124,6 +128,22 @@ def test_a_whole_answer_comes_back_as_a_chat_completion() -> None:
         }
     ]
     assert made["usage"] == COMPLETION["usage"]
+
+
+def test_a_compressed_chat_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some bytes can become megabytes; and the ids go on plain, so no header says otherwise."""
+    threads, parse = [], bodies.parse
+
+    def watch(body: bytes) -> object:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return parse(body)
+
+    monkeypatch.setattr("guardtok.gateway.bodies.parse", watch)
+    upstream = Upstream()
+    raw = gzip.compress(json.dumps({"model": "m", "messages": [USER]}).encode())
+    status, _, _ = ask(upstream, raw, more=((b"x-body-compressed", b"gzip"),))
+    assert (status, threads[0]) == (200, False)
+    assert not {b"x-body-compressed", b"content-encoding"} & {name for name, _ in upstream.headers}
 
 
 def test_sampling_goes_on_and_credentials_too() -> None:

@@ -51,10 +51,14 @@ def unpack(data: bytes, place: str) -> dict[str, bytes]:
     """
     tar = _decompress(data, place)
     files: dict[str, bytes] = {}
+    left = len(tar)
     try:
         with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
             for member in archive:
-                content = archive.extractfile(member) if member.isreg() and member.size <= MAX_UNPACKED else None
+                # A sparse file of a hundred bytes has any size, and one of a size below zero leads back to itself for
+                # ever (CVE-2025-8194). All plain ones together are no larger than the tar.
+                left -= member.size
+                content = archive.extractfile(member) if member.isreg() and member.size >= 0 and left >= 0 else None
                 if content is None or len(files) >= MAX_FILES:
                     break
                 files[member.name] = content.read()

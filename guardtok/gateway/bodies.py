@@ -40,6 +40,7 @@ _ENCODINGS = frozenset({"identity", "gzip", "x-gzip", "deflate", "zstd"})
 _ZSTD_WINDOW = 8 * 1024 * 1024
 # What fits the 64-bit integers of every parser; beyond, some round and some refuse.
 _SMALLEST, _BEYOND = -(2**63), 2**64
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 
 
@@ -61,16 +62,22 @@ def encoding_of(headers: Headers) -> str:
         text = value.decode("latin-1")
         if lowered in {b"content-encoding", b"x-body-compressed"}:
             names += [part.strip().lower() for part in text.split(",") if part.strip()]
-        elif lowered == b"content-type":
-            charset = _CHARSET.search(text)
-            if charset and charset[1].lower() not in {"utf-8", "utf8", "us-ascii"}:
-                raise _refuse(BAD_ENCODING, "The body is said to be in another charset than UTF-8. Send UTF-8.")
+        elif lowered == b"content-type" and not {said.lower() for said in _CHARSET.findall(text)} <= _CHARSETS:
+            raise _refuse(BAD_ENCODING, "The body is said to be in another charset than UTF-8. Send UTF-8.")
     if len(names) > 1:
         raise _refuse(BAD_ENCODING, "The body is encoded more than once. Send one of gzip, deflate and zstd, or none.")
     encoding = names[0] if names else "identity"
     if encoding not in _ENCODINGS:
         raise _refuse(BAD_ENCODING, "The body has an unknown encoding. Send one of gzip, deflate and zstd, or none.")
     return encoding
+
+
+def is_announced(headers: Headers) -> bool:
+    """Return whether headers say that a body comes, as HTTP/1.1 has it (RFC 9112, 6)."""
+    return any(
+        name.lower() == b"transfer-encoding" or (name.lower() == b"content-length" and value.strip(b"0 ") != b"")
+        for name, value in headers
+    )
 
 
 async def read(receive: Receive, cap: int, headers: Headers = ()) -> bytes:
@@ -89,18 +96,18 @@ async def read(receive: Receive, cap: int, headers: Headers = ()) -> bytes:
         # More digits than any size has are not worth turning into a number.
         if name.lower() == b"content-length" and value.isdigit() and (len(value) > 18 or int(value) > cap):  # noqa: PLR2004
             raise too_large(cap)
-    chunks, size = [], 0
+    # One buffer: a body of a million chunks would have a million objects.
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
             raise DisconnectedError
         chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > cap:
+        if len(body) + len(chunk) > cap:
             raise too_large(cap)
-        chunks.append(chunk)
+        body += chunk
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            return bytes(body)
 
 
 def decode(raw: bytes, encoding: str, cap: int) -> bytes:

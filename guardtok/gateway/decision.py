@@ -6,6 +6,7 @@ An observer is told after the decision and changes none: one that fails is repor
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
     from guardtok.gateway.live import Snapshot
     from guardtok.violation import Action, Violation
+
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def sane_id(given: str | None) -> str | None:
+    """Return an id that a caller chose, if it is fit for headers, violations and logs; None for any other."""
+    return given if given is not None and _SANE_ID.fullmatch(given) else None
 
 
 class Stage(str, Enum):

@@ -12,7 +12,6 @@ suffers.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import secrets
@@ -88,7 +87,6 @@ class DecisionLog:
         self._key = secrets.token_bytes(32) if digest_key is None else digest_key
         self._failed = failed or _ignore
         self._writer = LogWriter(_open(target, max_bytes, keep), self._lost, delay, buffer, self._failed)
-        atexit.register(self.close)
 
     def __call__(self, decision: Decision) -> None:
         """Take a decision; its `input` is neither kept nor changed."""
@@ -97,7 +95,6 @@ class DecisionLog:
     def close(self) -> None:
         """Write what waits. Called at the interpreter's end too; a server calls it when it shuts down."""
         self._writer.close()
-        atexit.unregister(self.close)
 
     def _line(self, decision: Decision) -> bytes:
         snapshot, call, refusal = decision.snapshot, decision.call, decision.refusal

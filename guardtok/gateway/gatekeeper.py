@@ -135,13 +135,13 @@ class Gatekeeper:
 
     def turn_away(
         self,
-        error: RequestError,
+        error: BaseException,
         protocol: str,
         call: Call,
         snapshot: Snapshot | None = None,
         stage: Stage = Stage.REQUEST,
     ) -> Outcome:
-        """Decide about a body that never came to be judged: too large, no JSON, on no known route."""
+        """Decide about a body that never came to be judged: too large, no JSON, on no known route, or a door failed."""
 
         def judge() -> _Judged:
             raise error

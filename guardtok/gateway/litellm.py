@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from typing_extensions import assert_never
 
 from guardtok.errors import MissingExtraError, RequestError, VerificationError, is_failure
-from guardtok.gateway.decision import Blame, Call, Refusal
+from guardtok.gateway.decision import Blame, Call, Refusal, sane_id
 from guardtok.gateway.guardrails.inputs import Inputs, judge_reply, judge_request
 from guardtok.gateway.litellm_bodies import protocol_of, put_body, read_logged, take_body
 from guardtok.gateway.litellm_replies import Chunks, protocol_of_stream, to_json, write_back
@@ -261,7 +261,9 @@ class GuardtokGuardrail(CustomGuardrail):
 
     def _call(self, data: Mapping[str, Any], call_type: object) -> Call:
         call_id = data.get("litellm_call_id")
-        return Call(f"litellm:{getattr(call_type, 'value', call_type)}", call_id if isinstance(call_id, str) else None)
+        return Call(
+            f"litellm:{getattr(call_type, 'value', call_type)}", sane_id(call_id) if isinstance(call_id, str) else None
+        )
 
     def _open(self, chunk: Any, data: Mapping[str, Any], snapshot: Snapshot) -> ReplyGate:  # noqa: ANN401 - any class
         call_type = _call_type_of(data)

@@ -174,8 +174,8 @@ class LiveGuard:
             raise MissingExtraError("To follow a policy's file: pip install 'guardtok[gateway]'.") from None
         while self._origin is not None and not stop.is_set():
             await anyio.to_thread.run_sync(self._look)
-            folders = folders_of(self._files)
             try:
+                folders = folders_of(self._files)
                 heard = watchfiles.awatch(
                     *folders,
                     watch_filter=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections import deque
@@ -42,6 +43,8 @@ class Target(Protocol):
 class LogWriter:
     """Writes lines to a target; `put` never waits for it. A closed writer begins again with the next line.
 
+    What waits at the interpreter's end is written then, whenever it began.
+
     Args:
         target: Where they go.
         lost: Makes the line that tells how many are lost.
@@ -65,6 +68,7 @@ class LogWriter:
         "_state",
         "_target",
         "_thread",
+        "_writing",
     )
 
     def __init__(
@@ -80,6 +84,8 @@ class LogWriter:
     def _begin(self) -> None:
         self._process = os.getpid()
         self._state = threading.Condition()
+        # Held for a batch from taking it to having written it, and while the target is closed.
+        self._writing = threading.Lock()
         self._lines: deque[bytes] = deque()
         self._batch = b""
         self._size = 0
@@ -101,6 +107,7 @@ class LogWriter:
             else:
                 self._lost += 1
             if self._thread is None:
+                atexit.register(self.close)
                 self._thread = threading.Thread(target=self._run, name="guardtok-log", daemon=True)
                 self._thread.start()
             if len(self._lines) == 1:  # Else it is awake, and collects.
@@ -121,9 +128,10 @@ class LogWriter:
         if thread is None or not thread.is_alive():
             with self._state:
                 self._thread, self._closing = None, False
-            while self._take() and self._write():
-                pass
-            self._target.close()
+                atexit.unregister(self.close)
+            self._drain()
+            with self._writing:
+                self._target.close()
         with self._state:
             left = self._lost + self._batch.count(b"\n") + len(self._lines)
         if left:
@@ -144,11 +152,15 @@ class LogWriter:
                 self._state.wait_for(lambda: self._lines or self._batch or self._lost or self._closing)
                 self._state.wait_for(lambda: self._closing, _RETRY if self._failing else self._delay)
                 closing = self._closing
-            written = self._take() and self._write()
-            while written and self._take():
-                written = self._write()
+            self._drain()
             if closing:
                 return
+
+    def _drain(self) -> None:
+        """Write what waits, until nothing does or it cannot be written."""
+        with self._writing:
+            while self._take() and self._write():
+                pass
 
     def _take(self) -> bool:
         """Take the next batch, unless one is still to be written. Return whether there is one."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from guardtok.errors import GuardtokError, RequestError
+from guardtok.errors import GuardtokError, RequestError, is_failure
 from guardtok.gateway import answers, bodies, routes
-from guardtok.gateway.decision import Call, Decision
+from guardtok.gateway.decision import Call, Decision, sane_id
 from guardtok.gateway.reply import LARGE, Errand, Reply, ask_plainly
 from guardtok.gateway.running import Running
 from guardtok.gateway.settings import Settings
@@ -45,7 +45,7 @@ _PATIENCE = 2.0
 # Rules that refuse a body before it was read to its end.
 _UNREAD = frozenset({bodies.TOO_LARGE, bodies.BAD_ENCODING, routes.NO_ROUTE})
 _REPLACED = frozenset({b"content-length", b"content-encoding", b"x-body-compressed", b"transfer-encoding"})
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_JSON = re.compile(rb"\s*application/(?:[\w.+-]+\+)?json\s*(?:;|\Z)", re.IGNORECASE)
 CLOSED_BY_POLICY = 1008
 """How a websocket is closed that nobody can judge (RFC 6455, 7.4.1)."""
 
@@ -59,8 +59,8 @@ class _Admitted:
 class GuardtokMiddleware:
     """Guards an ASGI application: every request body on a guarded path is judged, sanitized or refused.
 
-    What is not a request with a body passes untouched, replies included. A websocket under a guarded prefix cannot be
-    judged, so it is refused as an unknown path is.
+    A request without a body passes, its reply included. A websocket under a guarded prefix cannot be judged, so it is
+    refused as an unknown path is.
     """
 
     def __init__(
@@ -97,8 +97,10 @@ class GuardtokMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection, as ASGI has it."""
         kind = scope["type"]
-        if kind == "http" and (route := self._find(scope, scope["method"])) is not None:
+        if kind == "http" and (route := self._find(scope, _method_of(scope))) is not None:
             await self._guard(scope, receive, send, route)
+        elif kind == "http" and self._find(scope, "POST") is not None:
+            await self._app(scope, _without_body(receive), send)
         elif kind == "websocket" and self._find(scope, "POST") is not None:
             await receive()
             await send({"type": "websocket.close", "code": CLOSED_BY_POLICY})
@@ -139,8 +141,7 @@ class GuardtokMiddleware:
         if isinstance(admitted, Decision):
             await self._refuse(scope, receive, send, route, admitted)
             return
-        kept = [(name, value) for name, value in headers if name.lower() not in _REPLACED]
-        guarded = {**scope, "headers": [*kept, (b"content-length", b"%d" % len(admitted.body))]}
+        guarded = {**scope, "headers": [*_kept(headers), (b"content-length", b"%d" % len(admitted.body))]}
         replayed = replay(admitted.body, receive)
         if not _judges_replies(route, snapshot):
             await self._app(guarded, replayed, send)
@@ -156,14 +157,18 @@ class GuardtokMiddleware:
         self, headers: Headers, receive: Receive, route: Route, call: Call, snapshot: Snapshot
     ) -> _Admitted | Decision:
         try:
-            if not route.is_known:
-                return _Admitted(await _read_nothing(receive, headers), "")
+            if route.is_stored or not route.is_known:
+                return _Admitted(await _read_nothing(receive, headers), route.protocol)
             encoding = bodies.encoding_of(headers)
             raw = await bodies.read(receive, self._settings.max_body, headers)
             if len(raw) < LARGE and encoding == "identity":
                 return self._judge(raw, encoding, route, call, snapshot)
             return await asyncio.to_thread(self._judge, raw, encoding, route, call, snapshot)
-        except RequestError as error:
+        except bodies.DisconnectedError:
+            raise
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             return self._running.gatekeeper.turn_away(error, route.protocol, call, snapshot).decision
 
     def _judge(self, raw: bytes, encoding: str, route: Route, call: Call, snapshot: Snapshot) -> _Admitted | Decision:
@@ -196,10 +201,22 @@ def _judges_replies(route: Route, snapshot: Snapshot) -> bool:
 
 def request_id_of(headers: Headers) -> str:
     """Return the caller's `x-request-id`, where it is fit for headers and logs, or a new one."""
-    for name, value in headers:
-        if name.lower() == b"x-request-id" and _SANE_ID.fullmatch(value):
-            return value.decode("ascii")
-    return str(uuid.uuid4())
+    given = (sane_id(value.decode("latin-1")) for name, value in headers if name.lower() == b"x-request-id")
+    return next(filter(None, given), None) or str(uuid.uuid4())
+
+
+def _method_of(scope: Scope) -> str:
+    """Return the method by which a path is guarded: a GET that brings a body is as good as a POST."""
+    return "POST" if bodies.is_announced(scope["headers"]) else str(scope["method"])
+
+
+def _kept(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return the headers that still hold for a body written anew. JSON that is called a form could be read as one."""
+    kept = [(name, value) for name, value in headers if name.lower() not in _REPLACED]
+    return [
+        (name, b"text/plain" if name.lower() == b"content-type" and not _JSON.match(value) else value)
+        for name, value in kept
+    ]
 
 
 async def _read_nothing(receive: Receive, headers: Headers) -> bytes:
@@ -243,3 +260,13 @@ def replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replayed
+
+
+def _without_body(receive: Receive) -> Receive:
+    """Return a `receive` without the body of a request that may have none; HTTP/2 sends one that nothing announces."""
+
+    async def empty() -> Message:
+        message = await receive()
+        return {**message, "body": b""} if message["type"] == "http.request" else message
+
+    return empty

@@ -18,7 +18,7 @@ from guardtok.gateway import answers, bodies
 from guardtok.gateway.decision import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 
     from guardtok.gateway.decision import Call, Decision
     from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     Message: TypeAlias = MutableMapping[str, Any]
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
-LARGE = 64 * 1024
-"""Bytes from which a body is judged in a thread, so that it does not hold up every other request."""
+LARGE = 16 * 1024
+"""Bytes from which a body is judged in a thread, so that it does not hold up every other request.
+
+What costs most are messages that each hold a control token: some 30 ms for this many bytes of them.
+"""
 
 # Ways to send a body that would go past what is judged.
 _SHORT_CUTS = frozenset({"http.response.pathsend", "http.response.zerocopysend", "http.response.trailers"})
@@ -122,19 +125,19 @@ class Reply:
             self._gate.close()
 
     async def _begin(self, message: Message) -> None:
-        status, headers = message["status"], {name.lower(): value for name, value in message.get("headers", ())}
+        status, headers = message["status"], list(message.get("headers", ()))
         self._start = message
+        encodings = _values(headers, b"content-encoding")
+        kinds = {value.split(b";")[0].strip().lower() for value in _values(headers, b"content-type")}
         if status >= 400 or status in {204, 205, 304}:  # noqa: PLR2004 - HTTP's own
             self._state = _State.PASSED
             await self._send(message)
-        elif headers.get(b"content-encoding", b"identity").strip().lower() not in {b"", b"identity"}:
+        elif not encodings <= {b"", b"identity"}:
             await self._turn_away("reply.encoding", "the reply is compressed, although it was asked for plain.")
-        elif (kind := headers.get(b"content-type", b"").split(b";")[0].strip().lower()) in _STREAMS and (
-            self._errand.route.is_native or kind != _EVENTS
-        ):
+        elif kinds & _STREAMS and (self._errand.route.is_native or kinds != {_EVENTS}):
             fact = "a stream of this path cannot be judged. Ask for it whole, or on the path of a known protocol."
             await self._turn_away("reply.stream", fact)
-        elif kind == _EVENTS:
+        elif kinds == {_EVENTS}:
             self._state = _State.STREAM
             self._gate = self._keeper.open_reply(self._errand.protocol, self._errand.call, self._errand.snapshot)
             await self._send({**self._start, "headers": self._headers(self._gate.id)})
@@ -210,3 +213,8 @@ class Reply:
         gone = {b"content-length", b"etag", b"content-md5", b"digest", b"content-digest", b"repr-digest", _DECISION}
         kept = [(name, value) for name, value in self._start.get("headers", ()) if name.lower() not in gone]
         return [*kept, (_DECISION, decision_id.encode("ascii"))]
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> set[bytes]:
+    """Return all that the headers of one name say: readers differ in which one of several they take."""
+    return {value.strip().lower() for name, value in headers if name.lower() == wanted}

@@ -8,6 +8,7 @@ servers of vLLM, SGLang, llama.cpp and Ollama.
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -27,6 +28,7 @@ NO_ROUTE = "request.route"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 # A server that decodes a path once more than this is not known.
 _ROUNDS = 4
+_END = re.compile(r"[?#]")
 _BLANK = "".join(map(chr, range(0x21)))
 
 _CHAT, _COMPLETIONS, _RESPONSES, _MESSAGES = (
@@ -80,6 +82,8 @@ _GENERATES = frozenset(
 )
 # Streams of these are written in ways of their own, which no gate reads.
 _NATIVE = frozenset({"/generate", "/inference/v1/generate", "/completion", "/infill", "/api/chat", "/api/generate"})
+# What a model wrote before, or writes in the background, is fetched here: nothing goes in, and it comes back.
+_STORED = re.compile(r"(?:/v1)?(/responses|/chat/completions)/[^/]+(?:/cancel)?")
 # Ids go in and text comes out: no prompt.
 _HARMLESS = frozenset({"/detokenize", "/v1/detokenize"})
 # The fields that hold a prompt where there is no conversation. Beside `messages`, servers differ in which they take.
@@ -91,7 +95,8 @@ class Route:
     """A guarded door.
 
     Attributes:
-        path: The path below the prefix, as the table spells it; `*` for one that is not known.
+        path: The path below the prefix, as the table spells it, `/responses/{id}` for a stored reply; `*` for one that
+            is not known.
         protocol: How bodies are walked. Empty where the body's shape says it, or the route is not known.
         generates: Whether what a model wrote comes back.
         speaks: How errors look: a protocol, or `ollama`.
@@ -111,6 +116,11 @@ class Route:
         """Return whether a body asks for a stream in a server's own form. Ollama streams unless it is told not to."""
         stream = body.get("stream")
         return self.is_native and (stream is not False if self.speaks == "ollama" else bool(stream))
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether a reply is fetched that was made before, so that no body goes in."""
+        return self.path.endswith("/{id}")
 
     @property
     def is_known(self) -> bool:
@@ -144,17 +154,24 @@ def find(method: str, path: str, *, prefixes: Iterable[str] = ANYWHERE, open_pat
     """Return the guarded door that a request asks for; `UNKNOWN` for one in no table, None for what is not guarded.
 
     Args:
-        method: The request's method; what carries no body is not guarded.
+        method: The request's method; what carries no body is not guarded, unless a stored reply is fetched by it.
         path: The decoded path, the application's `root_path` taken off.
         prefixes: Where the guarded paths begin: `/llm` guards `/llm/v1/chat/completions`.
         open_paths: Paths that pass although they are guarded, spelled exactly as a request spells them.
     """
-    if method.upper() in _BODILESS or path in open_paths:
+    if path in open_paths:
         return None
+    brings_body = method.upper() not in _BODILESS
     known = _ROUTES.get(path)
-    if known is not None and prefixes == ANYWHERE:
+    if known is not None and prefixes == ANYWHERE and brings_body:
         return known
-    for spelling in (canonicalize(path), path.casefold()):
+    found = _find(path, prefixes)
+    return found if found is not None and (brings_body or found.is_stored) else None
+
+
+def _find(path: str, prefixes: Iterable[str]) -> Route | None:
+    # Who puts a decoded path into a URL anew ends it at its first question mark or hash.
+    for spelling in dict.fromkeys((canonicalize(path), canonicalize(_END.split(_decode(path))[0]), path.casefold())):
         for prefix in prefixes:
             below = _below(prefix, spelling)
             if below is None:
@@ -162,9 +179,17 @@ def find(method: str, path: str, *, prefixes: Iterable[str] = ANYWHERE, open_pat
             if _below(prefix, path) in _HARMLESS:
                 return None
             # A prefix may stand before the version, or be the version.
-            return _ROUTES.get(below) or _ROUTES.get(spelling) or UNKNOWN
+            return _ROUTES.get(below) or _ROUTES.get(spelling) or _stored(below) or _stored(spelling) or UNKNOWN
     # A target with its host in it (`http://host/v1/messages`) is cut in different ways by different servers.
     return UNKNOWN if path and not path.startswith("/") else None
+
+
+def _stored(path: str) -> Route | None:
+    fetched = _STORED.fullmatch(path)
+    if fetched is None:
+        return None
+    protocol = _PROTOCOLS[fetched[1]]
+    return Route(f"{fetched[1]}/{{id}}", protocol, generates=True, speaks=protocol)
 
 
 def is_guarded(path: str, *, prefixes: Iterable[str] = ANYWHERE, open_paths: Iterable[str] = ()) -> bool:
@@ -174,14 +199,19 @@ def is_guarded(path: str, *, prefixes: Iterable[str] = ANYWHERE, open_paths: Ite
 
 def canonicalize(path: str) -> str:
     """Return the one spelling of a path: decoded to the end, one slash each, no dots, no case, none at the end."""
+    path = _decode(path)
+    # Parameters of a segment (`;v=1`), back slashes, and white space at its end are what servers differ in most.
+    segments = [segment.partition(";")[0].rstrip(_BLANK) for segment in path.replace("\\", "/").split("/")]
+    return posixpath.normpath("/" + "/".join(segments).lstrip("/")).casefold()
+
+
+def _decode(path: str) -> str:
     for _ in range(_ROUNDS):
         decoded = unquote(path)
         if decoded == path:
             break
         path = decoded
-    # Parameters of a segment (`;v=1`), back slashes, and white space at its end are what servers differ in most.
-    segments = [segment.partition(";")[0].rstrip(_BLANK) for segment in path.replace("\\", "/").split("/")]
-    return posixpath.normpath("/" + "/".join(segments).lstrip("/")).casefold()
+    return path
 
 
 def _below(prefix: str, path: str) -> str | None:

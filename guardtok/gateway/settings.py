@@ -74,6 +74,8 @@ class Settings:
             paths = getattr(self, name)
             if isinstance(paths, str) or not all(path.startswith("/") for path in paths):
                 raise SettingsError(f"{name} is not a list of paths that begin with a slash.")
+        if self.min_revision and self.bundle_key is None:
+            raise SettingsError("min_revision is for signed bundles. Name the public key in bundle_key too.")
         if not self.prefixes:
             raise SettingsError(
                 "prefixes names no path, so nothing would be guarded. Leave it out to guard everything."

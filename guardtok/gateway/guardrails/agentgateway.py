@@ -2,8 +2,9 @@
 
 They read the verdict out of the body, whatever the status says, and take any object for a pass that is neither a mask
 nor a rejection that they know. Rejections of replies came with agentgateway 1.0: older ones, and Gloo AI Gateway by its
-published schema, would take one for a pass. So a request is refused by a RejectAction, and a reply by a mask that
-leaves nothing of it; one whose choices cannot be counted by a mask of none, which every version refuses to apply.
+published schema, would take one for a pass. And of a streamed reply agentgateway shows windows of text, takes a
+rejection or an error for an answer, and drops a mask. So a request is refused by a RejectAction, and a reply by a mask
+that nobody can apply: it is that of a request, and has no choices.
 """
 
 from __future__ import annotations
@@ -66,11 +67,10 @@ def _judge_response(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
     outcome = gatekeeper.judge_reply({"choices": choices}, "openai.chat", call, snapshot)
     decision, refusal = outcome.decision, outcome.refusal
     if refusal is not None:
-        texts = [answers.explain(refusal)] * len(said)
-    elif decision.changed:
-        texts = [choice["message"]["content"] for choice in outcome.body["choices"]]
-    else:
+        return _withhold(refusal, decision.id)
+    if not decision.changed:
         return _pass(decision.id)
+    texts = [choice["message"]["content"] for choice in outcome.body["choices"]]
     made = [{"message": {"role": "assistant", "content": text}} for text in texts]
     return _mask({"choices": made}, decision.id)
 
@@ -92,11 +92,15 @@ def _mask(body: dict[str, Any], decision_id: str) -> Answer:
 def _reject(refusal: Refusal, decision_id: str | None) -> Answer:
     told = answers.refuse(refusal, "openai.chat")
     action = {"body": told.body.decode(), "status_code": told.status, "reason": refusal.rule}
-    return Answer({"action": action}, decision_id=decision_id)
+    # Told to send messages raw, agentgateway looks for no action and takes an answer without messages for a pass; one
+    # with none of them is an error there.
+    return Answer({"action": action, "messages": []}, decision_id=decision_id)
 
 
 def _withhold(refusal: Refusal, decision_id: str | None) -> Answer:
-    return Answer({"action": {"body": {"choices": []}, "reason": refusal.rule}}, decision_id=decision_id)
+    return Answer(
+        {"action": {"body": {"messages": [], "choices": []}, "reason": refusal.rule}}, decision_id=decision_id
+    )
 
 
 REQUEST = Dialect("agentgateway-request", "/request", _judge_request, _reject)

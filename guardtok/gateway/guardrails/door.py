@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import RequestError, is_failure
 from guardtok.gateway import bodies
-from guardtok.gateway.decision import Blame, Call, Refusal
+from guardtok.gateway.decision import Blame, Call, Refusal, sane_id
 from guardtok.gateway.refusing import refuse
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from guardtok.gateway.gatekeeper import Gatekeeper
-
-_ID_LENGTH = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,9 @@ def make_endpoint(dialect: Dialect, gatekeeper: Gatekeeper, max_body: int) -> Ca
 
     async def answer(request: Request) -> Response:
         headers = request.scope["headers"]
-        call = Call(dialect.path, _id_of(request), request.client.host if request.client else None)
+        call = Call(
+            dialect.path, sane_id(request.headers.get("x-request-id")), request.client.host if request.client else None
+        )
         try:
             encoding = bodies.encoding_of(headers)
             raw = await bodies.read(request.receive, max_body, headers)
@@ -91,20 +91,17 @@ def _judge(  # noqa: PLR0913, PLR0917 - what a thread is handed
 ) -> Answer:
     try:
         return dialect.judge(gatekeeper, bodies.parse(bodies.decode(raw, encoding, max_body)), call)
-    except RequestError as error:
-        return _turn_away(dialect, gatekeeper, error, call)
     except BaseException as error:
         if not is_failure(error):
             raise
-        return dialect.refuse(refuse(error), None)
+        return _turn_away(dialect, gatekeeper, error, call)
 
 
-def _turn_away(dialect: Dialect, gatekeeper: Gatekeeper, error: RequestError, call: Call) -> Answer:
-    decision = gatekeeper.turn_away(error, dialect.name, call).decision
-    refusal = decision.refusal or Refusal(Blame.SHAPE, error.rule, error.path, str(error))
-    return dialect.refuse(refusal, decision.id)
-
-
-def _id_of(request: Request) -> str | None:
-    given = request.headers.get("x-request-id", "")
-    return given if 0 < len(given) <= _ID_LENGTH and given.isascii() and given.isprintable() else None
+def _turn_away(dialect: Dialect, gatekeeper: Gatekeeper, error: BaseException, call: Call) -> Answer:
+    try:
+        decision = gatekeeper.turn_away(error, dialect.name, call).decision
+    except BaseException as broken:
+        if not is_failure(broken):
+            raise
+        return dialect.refuse(refuse(broken), None)  # The gatekeeper is what broke.
+    return dialect.refuse(decision.refusal or refuse(error), decision.id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from guardtok.gateway.decision import Call
+from guardtok.gateway.decision import Call, sane_id
 from guardtok.gateway.guardrails.door import Answer, Dialect
 from guardtok.gateway.guardrails.inputs import Inputs, judge_reply, judge_request
 from guardtok.gateway.guardrails.shapes import AnyText, Envelope, Mapping, take
@@ -34,7 +34,7 @@ class _Question(Envelope):
 def _judge(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
     question = take(_Question, body)
     inputs = Inputs(question.texts, question.structured_messages, question.tools, question.tool_calls)
-    named = Call(call.route, call.request_id or _short(question.litellm_call_id), call.requested_by)
+    named = Call(call.route, call.request_id or sane_id(question.litellm_call_id), call.requested_by)
     snapshot = gatekeeper.current
     if question.input_type == "request":
         judged = judge_request(gatekeeper, inputs, named, snapshot)
@@ -60,10 +60,6 @@ def _judge(gatekeeper: Gatekeeper, body: object, call: Call) -> Answer:
     }
     given = {name: value for name, value in made.items() if value is not None}
     return Answer({"action": "GUARDRAIL_INTERVENED", "blocked_reason": None, **given}, decision_id=decision.id)
-
-
-def _short(call_id: str | None) -> str | None:
-    return call_id if call_id and len(call_id) <= 128 and call_id.isascii() and call_id.isprintable() else None  # noqa: PLR2004 - a UUID has 36
 
 
 def _blocked(message: str) -> dict[str, Any]:

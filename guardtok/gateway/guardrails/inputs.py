@@ -126,6 +126,7 @@ def judge_reply(gatekeeper: Gatekeeper, inputs: Inputs, call: Call, snapshot: Sn
             inputs,
             texts=None if inputs.texts is None else [one["content"] for one in made[: len(texts)]],
             messages=None if inputs.messages is None else made[len(texts) :][: len(messages)],
+            tools=None,  # No part of a reply: they are not judged, so they are not given back.
             tool_calls=None if inputs.tool_calls is None else new_calls,
         ),
         loose_calls=new_calls != calls,

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import anyio
 import httpx
 
+from guardtok.gateway.bodies import is_announced
 from guardtok.gateway.proxy.failures import (
     BAD_PATH,
     BROKEN_OFF,
@@ -20,7 +21,7 @@ from guardtok.gateway.proxy.failures import (
     answer,
     as_event,
 )
-from guardtok.gateway.proxy.headers import announces_body, end_to_end, for_upstream
+from guardtok.gateway.proxy.headers import end_to_end, for_upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
@@ -154,7 +155,7 @@ class Forwarder:
         if target is None:
             await answer(send, BAD_PATH, protocol)
             return
-        if scope["method"] in _BODILESS and announces_body(scope["headers"]):
+        if scope["method"] in _BODILESS and is_announced(scope["headers"]):
             await answer(send, STRAY_BODY, protocol)
             return
         body, reply = _Body(receive), _Reply(send, protocol)

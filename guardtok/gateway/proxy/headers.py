@@ -60,15 +60,6 @@ def for_upstream(scope: Mapping[str, Any], host: bytes) -> list[Header]:
     return [(b"host", host), *kept, *_framing(came)]
 
 
-def announces_body(headers: Iterable[Header]) -> bool:
-    """Return whether the headers of a request announce a body of at least one byte."""
-    lower = [(name.lower(), value.strip()) for name, value in headers]
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0") != b"")
-        for name, value in lower
-    )
-
-
 def _append(headers: list[Header], name: bytes, value: bytes) -> list[Header]:
     """Add an entry to the list that a header is, in one line whatever the number of lines that came."""
     came = [each for known, each in headers if known == name]

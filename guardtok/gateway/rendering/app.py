@@ -42,7 +42,10 @@ _CHAT = "openai.chat"
 
 # What says how the old body was written; and an answer has to be read here.
 _REPLACED = frozenset(
-    {b"accept-encoding", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"}
+    {
+        *(b"accept-encoding", b"content-encoding", b"content-length", b"content-type", b"transfer-encoding"),
+        b"x-body-compressed",
+    }
 )
 
 
@@ -113,8 +116,10 @@ class RenderedChats:
         try:
             _check(route)
             cap = self._settings.max_body
+            encoding = bodies.encoding_of(headers)
             raw = await bodies.read(receive, cap, headers)
-            body = bodies.parse(bodies.decode(raw, bodies.encoding_of(headers), cap))
+            is_small = len(raw) < LARGE and encoding == "identity"
+            body = _parse(raw, encoding, cap) if is_small else await asyncio.to_thread(_parse, raw, encoding, cap)
         except bodies.DisconnectedError:
             return
         except RequestError as error:
@@ -123,7 +128,7 @@ class RenderedChats:
             judge = partial(
                 self._gatekeeper.judge_prompt, partial(self._write, body, call), body, _CHAT, call, snapshot
             )
-            outcome = judge() if len(raw) < LARGE else await asyncio.to_thread(judge)
+            outcome = judge() if is_small else await asyncio.to_thread(judge)
         if outcome.refusal is not None:
             await _answer(send, answers.reject(outcome.decision, route.speaks))
             return
@@ -160,6 +165,10 @@ class RenderedChats:
             (b"content-type", b"application/json"),
         ]
         return {**scope, "path": path, "raw_path": path.encode("ascii"), "query_string": b"", "headers": kept + own}
+
+
+def _parse(raw: bytes, encoding: str, cap: int) -> object:
+    return bodies.parse(bodies.decode(raw, encoding, cap))
 
 
 def _check(route: Route) -> None:
