@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from guardtok import Policy
+from guardtok.cli import main
 from guardtok.errors import GuardtokError, SettingsError
 from guardtok.gateway.decision import Call
 from guardtok.gateway.running import Running
@@ -16,6 +17,18 @@ from guardtok.gateway.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def test_an_empty_key_does_not_turn_verification_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A secret that did not arrive leaves an empty variable: that is a mistake, here and on the command line."""
+    with pytest.raises(SettingsError, match="GUARDTOK_BUNDLE_KEY"):
+        Settings.from_env({"GUARDTOK_POLICY": "strict", "GUARDTOK_BUNDLE_KEY": ""})
+    assert Settings.from_env({"GUARDTOK_BUNDLE_KEY": ""}, policy="strict", bundle_key="key.pem").bundle_key == "key.pem"
+    monkeypatch.setenv("GUARDTOK_BUNDLE_KEY", "")
+    assert main(["serve", "--policy", "strict", "--port", "0"]) == 2
+    assert "GUARDTOK_BUNDLE_KEY is empty" in capsys.readouterr().err
 
 
 def test_every_setting_has_a_variable() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -126,13 +127,15 @@ def serve(upstream: str | None, host: str, port: int, workers: int, **options: A
         from guardtok.gateway.proxy.service import Serving, make_app
         from guardtok.gateway.proxy.upstream import Patience, Upstream
         from guardtok.gateway.rendering.app import Rendering
-        from guardtok.gateway.settings import Settings
+        from guardtok.gateway.settings import Settings, refuse_empty_key
     except MissingExtraError:
         raise
     except ImportError as error:
         raise MistakeError(f"{error.name} is not installed: pip install 'guardtok[gateway]'.") from None
     if options["policy"] is None:
         raise click.UsageError("No policy is named: --policy strict, or a path. A gateway without one is an open door.")
+    if options["bundle_key"] is None:
+        refuse_empty_key(os.environ)
     patience = Patience(*(options.pop(f"{each}_timeout") for each in ("connect", "read", "total", "client")))
     processes = Processes(workers, options.pop("grace"), options.pop("keep_alive"), options.pop("limit_concurrency"))
     _check_log(options["decision_log"])

@@ -93,10 +93,12 @@ class Settings:
         for name in given:
             if name not in named:
                 raise TypeError(f"There is no setting of that name.{near_match(name, named)}")
+        if given.get("bundle_key") is None:
+            refuse_empty_key(environ)
         found: dict[str, Any] = {}
         for name in named:
             variable = f"GUARDTOK_{name.upper()}"
-            # An empty variable is how a deployment says "none".
+            # An empty variable is how a deployment says "none", but for the key's.
             if environ.get(variable):
                 found[name] = _READERS.get(name, _read_text)(environ[variable], variable)
         found.update((name, value) for name, value in given.items() if value is not None)
@@ -145,6 +147,16 @@ class Settings:
         return LiveGuard.load(
             self.policy, self.tokenizer, sinks=sinks, bundle_key=key, min_revision=self.min_revision, told=told
         )
+
+
+def refuse_empty_key(environ: Mapping[str, str]) -> None:
+    """Refuse a key's variable that is set and names nothing: what did not arrive must not turn verification off.
+
+    Raises:
+        SettingsError: It is so.
+    """
+    if environ.get("GUARDTOK_BUNDLE_KEY") == "":
+        raise SettingsError("GUARDTOK_BUNDLE_KEY is empty. Name the public key's file, or unset the variable.")
 
 
 def _read_number(text: str, variable: str) -> int:
