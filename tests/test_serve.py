@@ -146,6 +146,16 @@ def test_its_own_paths_are_answered_and_never_forwarded(gateway: Served, behind:
         assert (policy["name"], policy["digest"]) == ("strict", gateway.announced["digest"])
         assert "guardtok_policy_info{" in client.get("/metrics").text
         assert client.post("/v1/policy", json={}).status_code == 405
+        for spelling in (
+            "/metrics/",
+            "/METRICS",
+            "/metrics%2f",
+            "/metrics;x",
+            "/metricsz",
+            "/%256detrics",
+            "/v1/policy/",
+        ):
+            assert client.get(spelling).status_code == 404
         assert client.post("/v1/evaluate", json={"text": FORGED, "source": "user"}).is_success
     assert len(behind[0].requests) == seen
 

@@ -23,8 +23,9 @@ ANYWHERE = ("/",)
 NO_ROUTE = "request.route"
 """The rule of a refusal for a path of which nothing is known."""
 
-# What carries no body by its own definition; TRACE may not have one, and CONNECT is the server's.
-_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
+"""Methods that carry no body by their own definition; TRACE may not have one, and CONNECT is the server's."""
+
 # A server that decodes a path once more than this is not known.
 _ROUNDS = 4
 _BLANK = "".join(map(chr, range(0x21)))
@@ -149,7 +150,7 @@ def find(method: str, path: str, *, prefixes: Iterable[str] = ANYWHERE, open_pat
         prefixes: Where the guarded paths begin: `/llm` guards `/llm/v1/chat/completions`.
         open_paths: Paths that pass although they are guarded, spelled exactly as a request spells them.
     """
-    if method.upper() in _BODILESS or path in open_paths:
+    if method.upper() in BODILESS or path in open_paths:
         return None
     known = _ROUTES.get(path)
     if known is not None and prefixes == ANYWHERE:

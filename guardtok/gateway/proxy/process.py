@@ -33,8 +33,8 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 _BACKLOG = 2048
 _NOT_STARTED = 2
-_CANNOT_START = frozenset({_NOT_STARTED, 3})
-"""Exit statuses of a worker that could not start, uvicorn's own among them: the next one would fail in the same way."""
+_CANNOT_START = frozenset({1, _NOT_STARTED, 3})
+"""Exit statuses of a worker that could not start, Python's and uvicorn's among them: the next one would fail, too."""
 
 _PAUSE = 5.0
 """Seconds until it is tried again, while others serve."""

@@ -26,7 +26,7 @@ from guardtok.gateway.proxy.forwarder import Forwarder
 from guardtok.gateway.proxy.own import own_routes
 from guardtok.gateway.proxy.upstream import Patience
 from guardtok.gateway.rendering.app import RenderedChats
-from guardtok.gateway.routes import find
+from guardtok.gateway.routes import canonicalize, find
 from guardtok.gateway.running import Running
 from guardtok.gateway.spans import Spans
 
@@ -81,10 +81,11 @@ def make_app(serving: Serving) -> App:
         front = RenderedChats(forwarder, gatekeeper, serving.rendering, settings)
     elif forwarder is not None:
         front = guarded(forwarder, gatekeeper, settings)
+    own = own_routes(gatekeeper, metrics)
     router = Router(
-        [*own_routes(gatekeeper, metrics), *guardrail_routes(gatekeeper, max_body=settings.max_body)],
+        [*own, *guardrail_routes(gatekeeper, max_body=settings.max_body)],
         redirect_slashes=False,
-        default=front,
+        default=_kept(front, tuple(route.path for route in own)),
         lifespan=partial(_living, Running(gatekeeper, guards, log), guards, forwarder),
     )
     return Envelope(router, patience.client, speech)
@@ -100,6 +101,19 @@ def speech(method: str, path: str) -> str | None:
     """Return in whose form errors are answered on a path; None if it is nobody's."""
     route = find(method, path)
     return None if route is None else route.speaks
+
+
+def _kept(front: App, own: tuple[str, ...]) -> App:
+    """Return an application that is not asked for own paths in another spelling, nor for what lies below them.
+
+    A server that mounts `/metrics` answers at `/metrics/`, and some at whatever begins so.
+    """
+
+    async def keep(scope: Scope, receive: Receive, send: Send) -> None:
+        hides = scope["type"] == "http" and canonicalize(scope["path"]).startswith(own)
+        await (_not_found if hides else front)(scope, receive, send)
+
+    return keep
 
 
 async def _not_found(scope: Scope, _receive: Receive, send: Send) -> None:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from guardtok.encoded import Encoded
-    from guardtok.gateway.gatekeeper import Gatekeeper
+    from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
+    from guardtok.gateway.live import Snapshot
     from guardtok.gateway.rendering.fields import ChatFields
     from guardtok.gateway.routes import Route
     from guardtok.gateway.settings import Settings
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _CHAT = "openai.chat"
+_PATH = "/chat/completions"
 
 # What says how the old body was written; and an answer has to be read here.
 _REPLACED = frozenset(
@@ -53,10 +55,16 @@ class Rendering:
     Attributes:
         api: The upstream's interface, a name of `DIALECTS`.
         template: The chat template, as Jinja source; None for the tokenizer's own.
+        models: The models that may be asked for: those whose tokenizer the guard has, because the same ids are other
+            tokens to another model. Empty where the upstream has no other.
+        max_tokens: How long an answer may be where the caller does not say it; None to leave it to the upstream: vLLM
+            and SGLang take 16 then, as OpenAI's reference of completions has it.
     """
 
     api: str
     template: str | None = None
+    models: frozenset[str] = frozenset()
+    max_tokens: int | None = None
 
     def check(self, guard: Guard) -> None:
         """Render a greeting, so that a mistake shows at the start and not with the first caller.
@@ -74,7 +82,7 @@ class RenderedChats:
     What carries no body (`GET /v1/models`) goes to the proxy as it is.
     """
 
-    __slots__ = ("_app", "_dialect", "_gatekeeper", "_settings", "_template")
+    __slots__ = ("_app", "_dialect", "_gatekeeper", "_rendering", "_settings")
 
     def __init__(
         self,
@@ -94,7 +102,7 @@ class RenderedChats:
         self._app = app
         self._gatekeeper = gatekeeper
         self._dialect = DIALECTS[rendering.api]
-        self._template = rendering.template
+        self._rendering = rendering
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,17 +121,15 @@ class RenderedChats:
         try:
             _check(route)
             cap = self._settings.max_body
+            encoding = bodies.encoding_of(headers)
             raw = await bodies.read(receive, cap, headers)
-            body = bodies.parse(bodies.decode(raw, bodies.encoding_of(headers), cap))
+            judge = partial(self._judge, raw, encoding, call, snapshot)
+            is_small = len(raw) < LARGE and encoding == "identity"
+            outcome = judge() if is_small else await asyncio.to_thread(judge)
         except bodies.DisconnectedError:
             return
         except RequestError as error:
             outcome = self._gatekeeper.turn_away(error, route.protocol, call, snapshot)
-        else:
-            judge = partial(
-                self._gatekeeper.judge_prompt, partial(self._write, body, call), body, _CHAT, call, snapshot
-            )
-            outcome = judge() if len(raw) < LARGE else await asyncio.to_thread(judge)
         if outcome.refusal is not None:
             await _answer(send, answers.reject(outcome.decision, route.speaks))
             return
@@ -137,12 +143,19 @@ class RenderedChats:
             if reply is not None:
                 reply.close()
 
+    def _judge(self, raw: bytes, encoding: str, call: Call, snapshot: Snapshot) -> Outcome:
+        body = bodies.parse(bodies.decode(raw, encoding, self._settings.max_body))
+        return self._gatekeeper.judge_prompt(partial(self._write, body, call), body, _CHAT, call, snapshot)
+
     def _write(self, body: object, call: Call, guard: Guard) -> tuple[tuple[ChatFields, bytes], Encoded]:
         """Render and encode a chat, and return the question that holds its ids."""
-        fields = read_fields(body)
+        fields = read_fields(body, self._rendering.max_tokens)
+        if self._rendering.models and fields.model not in self._rendering.models:
+            fact = "this model is none of those that are served with this tokenizer. Ask for one of them."
+            raise RequestError("request.model", "$.model", fact)
         encoded = guard.encode_chat(
             fields.messages,
-            self._template,
+            self._rendering.template,
             documents=fields.documents,
             add_generation_prompt=fields.add_generation_prompt,
             continue_final_message=fields.continue_final_message,
@@ -163,7 +176,7 @@ class RenderedChats:
 
 
 def _check(route: Route) -> None:
-    if route.protocol != _CHAT or not route.generates:
+    if route.path not in {_PATH, f"/v1{_PATH}"}:
         raise RequestError(
             "request.rendered", "$", "with `--render ids` a model is asked at /v1/chat/completions and nowhere else."
         )
