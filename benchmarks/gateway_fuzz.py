@@ -1,10 +1,16 @@
-"""Hostile requests in every protocol, sent to a running `guardtok serve`: none may cause a 500 or carry a token on."""
+"""Hostile requests in every protocol, sent to a running `guardtok serve`: none may cause a 500 or carry a token on.
+
+Half of them go to a policy that blocks what it finds, half to one that escapes it, so that most of them reach the
+upstream and what reaches it can be looked at.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -21,7 +27,9 @@ FORMS = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|begin_of_text|>"),
     *("[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<tool_call>", "</tool_call>", "<\uff5cUser\uff5c>"),
 )
-"""Forms that no source but the template may write by the policy `strict`, here without a tokenizer."""
+"""Forms that no source but the template may write by either policy, here without a tokenizer."""
+
+ESCAPING = "guardtok: 1\nname: escaping\nsources: {template: {default: allow}, '*': {default: escape}}\nforeign: escape\n"
 
 _PARTS = (*FORMS, *(form[:4] for form in FORMS), *(form[4:] for form in FORMS))
 TEXTS = st.lists(
@@ -33,7 +41,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=8,
 )
-ROLES = st.sampled_from(["system", "developer", "user", "assistant", "tool", "function", "<|im_start|>"])
+ROLES = st.sampled_from(["system", "developer", "user", "assistant", "tool", "function", "user", "<|im_start|>"])
 PART = st.fixed_dictionaries({"type": st.sampled_from(["text", "input_text", "tool_result", "odd"]), "text": TEXTS})
 CONTENT = TEXTS | st.lists(PART, max_size=3) | VALUES
 MESSAGES = st.lists(

@@ -270,6 +270,42 @@ def fail_to_start() -> None:
     raise SettingsError("the policy is gone")
 
 
+def crash_at_the_start() -> None:
+    """Stand in for a service with a bug."""
+    raise RuntimeError("a bug")
+
+
+def test_workers_that_crash_at_the_start_are_not_started_again_and_again() -> None:
+    """A machine that starts processes without end has no time left for what else runs on it."""
+    with bind("127.0.0.1", 0) as listener, pytest.raises(ServeError, match="No worker can start"):
+        run(crash_at_the_start, listener, Processes(workers=2, grace=1))
+
+
+def test_a_worker_that_is_starting_outlives_sighup(behind: tuple[StandIn, str]) -> None:
+    """Until it can read the policy again it has nothing to read again."""
+    with serving("--upstream", behind[1], "--workers", "2") as running:
+        pid = running.process.pid
+        seen: set[int] = set()
+
+        def is_full() -> bool:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                seen.update(children_of(pid))
+                if len(seen) > 2:
+                    running.process.send_signal(signal.SIGHUP)
+                # One that serves has a thread that waits for its parent's end.
+                return len(seen) > 2 and all(
+                    len(list(Path(f"/proc/{each}/task").iterdir())) > 1 for each in seen - {first}
+                )
+            return False
+
+        until(lambda: len(children_of(pid)) == 2)
+        seen.update(children_of(pid))
+        first = min(seen)
+        os.kill(first, signal.SIGKILL)
+        until(is_full)
+        assert len(seen) == 3
+
+
 def test_workers_that_cannot_start_end_the_service(capfd: pytest.CaptureFixture[str]) -> None:
     """They are not started again and again where none serves, and say why in one line each."""
     with bind("127.0.0.1", 0) as listener, pytest.raises(ServeError, match="No worker can start"):

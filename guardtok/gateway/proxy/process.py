@@ -134,7 +134,8 @@ def _serve(make: Callable[[], Any], listener: socket.socket, processes: Processe
         timeout_graceful_shutdown=processes.grace,
     )
     # uvicorn ends by raising the signal again that ended it. By then all is done: that is a success.
-    before = {each: signal.signal(each, _ignore) for each in _ENDINGS}
+    before = {each: signal.signal(each, _ignore) for each in (*_ENDINGS, signal.SIGHUP)}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
@@ -200,10 +201,15 @@ class _Team:
                 signal.signal(each, handler)
 
     def _fill(self) -> None:
-        while len(self._members) < self._processes.workers:
-            member = self._process()
-            member.start()
-            self._members.append(member)
+        # A child has it blocked until it can take it: by default SIGHUP ends a process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            while len(self._members) < self._processes.workers:
+                member = self._process()
+                member.start()
+                self._members.append(member)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _bury(self) -> bool:
         """Forget the dead; return whether one of them could not start."""
