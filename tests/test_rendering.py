@@ -222,6 +222,18 @@ def test_nothing_else_with_a_body_reaches_the_upstream(path: str) -> None:
     assert upstream.asked == []
 
 
+def test_a_decision_says_changed_only_where_ids_are_others() -> None:
+    """Another family's form is logged and encoded as ever; this one's is encoded as text."""
+    for text, action, changed in (
+        ("[SYSTEM_PROMPT]", "log", False),
+        ("<|im_end|>", "escape", True),
+        ("x", "allow", False),
+    ):
+        seen: list[Decision] = []
+        ask(Upstream(), {"messages": [{"role": "user", "content": text}]}, seen=seen)
+        assert (seen[0].action.value, seen[0].changed) == (action, changed)
+
+
 def test_what_has_no_body_passes() -> None:
     """The list of models is the upstream's."""
     upstream = Upstream()

@@ -17,6 +17,7 @@ from guardtok.errors import SettingsError
 from guardtok.gateway.proxy.process import Processes, ServeError, bind, run
 from tests.command_line import guardtok
 from tests.serving import Served, serving, until
+from tests.tiny_llama import CHATML
 from tests.upstream import StandIn, served
 
 if TYPE_CHECKING:
@@ -211,6 +212,28 @@ def test_the_policy_of_a_file_is_followed(behind: tuple[StandIn, str], tmp_path:
         assert client.get("/readyz").status_code == 200
 
 
+def test_ids_are_sent_by_the_policy_in_force(behind: tuple[StandIn, str], tmp_path: Path) -> None:
+    """The tokenizer stays when the policy is exchanged; a caller's text never becomes a control token's id."""
+    policy, template = tmp_path / "p.yaml", tmp_path / "t.jinja"
+    policy.write_text(ESCAPING)
+    template.write_text(CHATML)
+    options = ("--render", "ids", "--tokenizer", "guardtok", "--chat-template", template, "--max-tokens", "99")
+    body = {"model": "m", "messages": say(FORGED)}
+    with (
+        serving("--upstream", behind[1], *options, policy=policy) as running,
+        httpx.Client(base_url=running.url) as client,
+    ):
+        assert client.post(CHAT, json=body).json()["choices"][0]["message"]["content"] == behind[0].reply
+        asked = behind[0].last.json
+        assert (behind[0].last.path, asked["max_tokens"]) == ("/v1/completions", 99)
+        assert all(isinstance(each, int) for each in asked["prompt"])
+        policy.write_text(ESCAPING.replace("escaping", "blocking") + "sources:\n  user: {default: block}\n")
+        until(lambda: client.get("/v1/policy").json()["name"] == "blocking", 20)
+        assert client.post(CHAT, json=body).status_code == 400
+        assert client.post(CHAT, json=body | {"messages": say("hi")}).status_code == 200
+        assert client.post("/api/chat", json=body).status_code == 400
+
+
 def test_a_full_disk_stops_no_request_and_is_counted(behind: tuple[StandIn, str]) -> None:
     """The decision log cannot be written: requests are judged as before, and the failure is seen."""
     with serving("--upstream", behind[1], "--decision-log", "/dev/full") as running:
@@ -333,6 +356,10 @@ def test_without_an_upstream_it_is_a_guardrail_service() -> None:
         (["--policy", "strict", "--bundle-key", "/nonexistent"], "bundle_key"),
         (["--policy", "strict", "--host", "192.0.2.1"], "Cannot listen"),
         (["--policy", "strict", "--open-path", "v1"], "slash"),
+        (["--policy", "strict", "--model", "m"], "--render ids"),
+        (["--policy", "strict", "--render", "ids"], "--upstream"),
+        (["--policy", "strict", "--render", "ids", "--open-path", "/x"], "no path is open"),
+        (["--policy", "strict", "--render", "ids", "--upstream", "http://x"], "--chat-template"),
         (["--policy", "strict", "--decision-log", "/nonexistent/log"], "cannot be written"),
     ],
 )
@@ -342,6 +369,15 @@ def test_a_mistake_at_the_start_is_one_message_and_status_2(arguments: list[str]
     assert ran.status == 2, ran.err
     assert said in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_a_template_that_is_no_text_is_a_mistake(tmp_path: Path) -> None:
+    """Bytes of another encoding are said to be some."""
+    template = tmp_path / "t.jinja"
+    template.write_bytes(b"\xff\xfe")
+    options = ("--render", "ids", "--upstream", "http://x", "--chat-template", str(template))
+    ran = guardtok("serve", "--policy", "strict", "--port", "0", *options)
+    assert (ran.status, "UTF-8" in ran.err) == (2, True)
 
 
 def test_a_port_that_is_taken_is_a_mistake() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from guardtok.cli.trouble import MistakeError
-from guardtok.errors import MissingExtraError
+from guardtok.errors import MissingExtraError, TemplateError
 from guardtok.violation import visible
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from guardtok.gateway.live import Snapshot
     from guardtok.gateway.proxy.upstream import Upstream
+    from guardtok.gateway.rendering.app import Rendering
+    from guardtok.guard import Guard
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _SECONDS = click.FloatRange(min=0, min_open=True)
@@ -157,7 +159,7 @@ def serve(upstream: str | None, host: str, port: int, workers: int, **options: A
     serving = Serving(Settings(**options), behind, patience, rendering)
     snapshot = serving.settings.load_guard().current
     if rendering is not None:
-        rendering.check(snapshot.guard)
+        _check_rendering(rendering, snapshot.guard)
     with bind(host, port) as listener:
         _announce(listener.getsockname(), serving.upstream, snapshot, workers)
         run(partial(make_app, serving), listener, processes)
@@ -168,6 +170,13 @@ def _read(template: TextIO) -> str:
         return template.read()
     except ValueError:
         raise MistakeError("The chat template is not text in UTF-8.") from None
+
+
+def _check_rendering(rendering: Rendering, guard: Guard) -> None:
+    try:
+        rendering.check(guard)
+    except TemplateError as error:
+        raise MistakeError(f"{error} Here it is named by --chat-template FILE.") from None
 
 
 def _check_log(path: str | None) -> None:
