@@ -144,7 +144,8 @@ def serve(upstream: str | None, host: str, port: int, workers: int, **options: A
     if options["policy"] is None:
         raise click.UsageError("No policy is named: --policy strict, or a path. A gateway without one is an open door.")
     patience = Patience(*(options.pop(f"{each}_timeout") for each in ("connect", "read", "total", "client")))
-    processes = Processes(workers, options.pop("grace"), options.pop("keep_alive"), options.pop("limit_concurrency"))
+    grace, keep_alive, limit = (options.pop(each) for each in ("grace", "keep_alive", "limit_concurrency"))
+    processes = Processes(workers, grace, keep_alive, limit, patience.client)
     _check_log(options["decision_log"])
     names = ("render", "ids_api", "chat_template", "models", "max_tokens")
     render, api, template, models, length = (options.pop(each) for each in names)

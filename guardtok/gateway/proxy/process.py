@@ -56,12 +56,14 @@ class Processes:
         grace: Seconds in which requests that have begun may end, once the service is told to.
         keep_alive: Seconds that an idle connection of a client is kept.
         limit: Connections and requests of one process beyond which it answers 503; None for no limit.
+        head: Seconds that a client may take to send the head of a request.
     """
 
     workers: int = 1
     grace: int = 30
     keep_alive: int = 75
     limit: int | None = 1000
+    head: float = 60.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -114,6 +116,8 @@ def run(make: Callable[[], Any], listener: socket.socket, processes: Processes) 
 def _serve(make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
     import uvicorn
 
+    from guardtok.gateway.proxy.connection import bound_heads
+
     configure_structlog()
     config = uvicorn.Config(
         make,
@@ -121,7 +125,7 @@ def _serve(make: Callable[[], Any], listener: socket.socket, processes: Processe
         interface="asgi3",
         lifespan="on",
         ws="none",
-        http="h11",
+        http=bound_heads(processes.head),
         log_config=logging_config(),
         access_log=False,
         # The peer is who connects; whom a proxy before this one speaks for stays in its headers.
