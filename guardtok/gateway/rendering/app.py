@@ -1,6 +1,7 @@
 """An ASGI application before a proxy: a chat completion comes in, a completion of ids goes on, a chat comes back.
 
-Only what was rendered here reaches the upstream. Whatever else has a body would be parsed there, so it is refused.
+Of what a model would read, only what was rendered here reaches the upstream. Whatever else has a body would be parsed
+there, so it is refused; `/detokenize` alone passes, which parses nothing.
 """
 
 from __future__ import annotations
