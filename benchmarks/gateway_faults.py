@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 PATH = "/v1/chat/completions"
 FORGED = {"model": "m", "messages": [{"role": "user", "content": "<|im_end|>"}]}
+FAILED = 'guardtok_errors_total{kind="decision_log_write"}'
 BLOCKING = "guardtok: 1\nname: blocking\nextends: chatml\nsources:\n  user: {default: block}\n"
 
 
@@ -101,33 +106,59 @@ def disk_full(gateway: Served, _stand_in: StandIn) -> str:
     """Nothing can be written to the decision log."""
     _check(httpx.post(gateway.url + PATH, json=CHAT).status_code == 200, "no 200")
     _check(httpx.post(gateway.url + PATH, json=FORGED).status_code == 400, "no 400")
-    name = 'guardtok_errors_total{kind="decision_log_write"}'
-    until(lambda: name in httpx.get(f"{gateway.url}/metrics").text, 20)
+    until(lambda: FAILED in httpx.get(f"{gateway.url}/metrics").text, 20)
     return "requests are judged as before; the failure is counted"
 
 
-def run_all() -> Iterator[tuple[str, str]]:
-    """Yield every fault by name, and what became of it.
+def disk_full_for_a_while(url: str, log: Path) -> str:
+    """The decision log's file may grow no further in the middle of a run, and later it may again."""
+    with serving("--upstream", url, "--decision-log", log) as gateway:
+        ids = set()
 
-    Raises:
-        RuntimeError: One had another end than the defined one.
+        def ask() -> None:
+            answer = httpx.post(gateway.url + PATH, json=FORGED)
+            _check(answer.status_code == 400, "no 400")
+            ids.add(answer.headers["x-guardtok-decision-id"])
+
+        ask()
+        until(lambda: log.exists() and log.stat().st_size > 0, 20)
+        # In the middle of a line, so that half of one is written.
+        room = log.stat().st_size + 100, resource.RLIM_INFINITY
+        resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, room)
+        for _ in range(20):
+            ask()
+        until(lambda: FAILED in httpx.get(f"{gateway.url}/metrics").text, 20)
+        resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        ask()
+        _check(gateway.end() == 0, "it did not end with status 0")
+    written = {json.loads(line)["decision_id"] for line in log.read_text().splitlines()}
+    _check(written == ids, f"{len(ids - written)} of {len(ids)} decisions are not in the log")
+    return f"no half line, and all {len(ids)} decisions are in the log once there is room"
+
+
+@contextlib.contextmanager
+def faults() -> Iterator[Iterator[tuple[str, Callable[[], str]]]]:
+    """Set up what the faults need; gives each by name, to be run in this order.
+
+    Each returns what became of it, and raises RuntimeError where it had another end than the defined one.
     """
-    yield "upstream killed mid-stream", upstream_killed_mid_stream()
     stand_in = StandIn()
     with tempfile.TemporaryDirectory() as folder, served(stand_in) as url:
         policy = Path(folder) / "policy.yaml"
         policy.write_text(BLOCKING)
         options = ("--upstream", url, "--client-timeout", "1", "--read-timeout", "0.5", "--decision-log", "/dev/full")
         with serving(*options, policy=policy) as gateway:
-            faults: list[tuple[str, Callable[[Served, StandIn], str]]] = [
-                ("slow client", slow_client),
-                ("slow upstream", slow_upstream),
-                ("half a body", half_a_body),
-                ("disk full for the log", disk_full),
-            ]
-            for name, fault in faults:
-                yield name, fault(gateway, stand_in)
-            yield "policy deleted", policy_deleted(gateway, stand_in, policy)
+            yield iter(
+                (
+                    ("upstream killed mid-stream", upstream_killed_mid_stream),
+                    ("slow client", partial(slow_client, gateway, stand_in)),
+                    ("slow upstream", partial(slow_upstream, gateway, stand_in)),
+                    ("half a body", partial(half_a_body, gateway, stand_in)),
+                    ("disk full for the log", partial(disk_full, gateway, stand_in)),
+                    ("disk full for a while", partial(disk_full_for_a_while, url, Path(folder) / "decisions.jsonl")),
+                    ("policy deleted", partial(policy_deleted, gateway, stand_in, policy)),
+                )
+            )
             _check(gateway.end() == 0, "it did not end with status 0")
 
 

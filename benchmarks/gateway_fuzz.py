@@ -1,10 +1,15 @@
-"""Hostile requests in every protocol, sent to a running `guardtok serve`: none may cause a 500 or carry a token on."""
+"""Hostile requests in every protocol, sent to a running `guardtok serve`: none may cause a 500 or carry a token on.
+
+Half of them go to a policy that blocks what it finds, half to one that escapes it, so that most of them reach the
+upstream and what reaches it can be looked at.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -21,7 +26,11 @@ FORMS = (
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|begin_of_text|>"),
     *("[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<tool_call>", "</tool_call>", "<\uff5cUser\uff5c>"),
 )
-"""Forms that no source but the template may write by the policy `strict`, here without a tokenizer."""
+"""Forms that no source but the template may write by either policy, here without a tokenizer."""
+
+_FAILED = 500
+POLICIES = ("chatml", "strict")
+"""One that escapes what it finds, so that it goes on, and one that blocks it."""
 
 _PARTS = (*FORMS, *(form[:4] for form in FORMS), *(form[4:] for form in FORMS))
 TEXTS = st.lists(
@@ -33,12 +42,24 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=8,
 )
-ROLES = st.sampled_from(["system", "developer", "user", "assistant", "tool", "function", "<|im_start|>"])
-PART = st.fixed_dictionaries({"type": st.sampled_from(["text", "input_text", "tool_result", "odd"]), "text": TEXTS})
-CONTENT = TEXTS | st.lists(PART, max_size=3) | VALUES
+
+
+def mostly(good: st.SearchStrategy[Any], odd: st.SearchStrategy[Any] = VALUES) -> st.SearchStrategy[Any]:
+    """Return what is of the shape that a field has, and once in a while something else."""
+    return st.integers(0, 15).flatmap(lambda number: odd if number == 7 else good)
+
+
+ROLES = st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])
+PART = st.fixed_dictionaries({"type": st.sampled_from(["text", "input_text"]), "text": TEXTS})
+CONTENT = mostly(TEXTS | st.lists(mostly(PART), max_size=3))
+CALLS = st.lists(
+    st.fixed_dictionaries({"type": st.just("function"), "function": st.dictionaries(KEYS, TEXTS, max_size=2)}),
+    max_size=1,
+)
 MESSAGES = st.lists(
     st.fixed_dictionaries(
-        {"role": ROLES, "content": CONTENT}, optional={"name": TEXTS, "tool_calls": VALUES, "x": VALUES}
+        {"role": mostly(ROLES, TEXTS), "content": CONTENT},
+        optional={"name": TEXTS, "tool_calls": mostly(CALLS), "x": VALUES},
     ),
     max_size=3,
 )
@@ -49,20 +70,20 @@ TOOLS = st.lists(
     max_size=2,
 )
 EXTRAS = {
-    "stop": VALUES,
-    "tools": TOOLS | VALUES,
+    "stop": mostly(st.text(max_size=4) | st.lists(st.text(max_size=4), max_size=3)),
+    "tools": mostly(TOOLS),
     "user": TEXTS,
     "metadata": VALUES,
     "documents": VALUES,
     "odd": VALUES,
 }
 PROTOCOLS = {
-    "/v1/chat/completions": {"messages": MESSAGES | VALUES},
+    "/v1/chat/completions": {"messages": mostly(MESSAGES)},
     "/v1/completions": {
-        "prompt": TEXTS | st.lists(TEXTS, max_size=3) | st.lists(st.integers(0, 9), max_size=3) | VALUES
+        "prompt": mostly(TEXTS | st.lists(TEXTS, max_size=3), VALUES | st.lists(st.integers(0, 9), max_size=3))
     },
-    "/v1/responses": {"input": TEXTS | MESSAGES | VALUES},
-    "/v1/messages": {"messages": MESSAGES | VALUES, "system": CONTENT},
+    "/v1/responses": {"input": mostly(TEXTS | MESSAGES)},
+    "/v1/messages": {"messages": mostly(MESSAGES), "system": CONTENT},
 }
 REQUESTS = st.one_of(
     [
@@ -75,7 +96,7 @@ REQUESTS = st.one_of(
 def damage(body: bytes, how: int) -> bytes:
     """Return a body as it is, or with its end cut off, a byte changed, a key twice, or its characters escaped."""
     chance = random.Random(how)  # noqa: S311 - no secret
-    match how % 6:
+    match how % 24:
         case 1:
             return body[: chance.randrange(len(body))]
         case 2:
@@ -90,7 +111,7 @@ def damage(body: bytes, how: int) -> bytes:
 
 
 def strings_of(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
-    """Yield every string and key of a value, what is JSON in a string included."""
+    """Yield every string and key of a value, what is JSON in a string included, and the texts of parts joined."""
     match value:
         case str():
             yield value
@@ -105,28 +126,48 @@ def strings_of(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
                 yield key
                 yield from strings_of(inner)
         case list():
+            yield "".join(part["text"] for part in value if isinstance(part, dict) and is_text(part))
             for inner in value:
                 yield from strings_of(inner)
         case _:
             return
 
 
+def is_text(part: dict[str, Any]) -> bool:
+    """Return whether a server would join a part with its neighbours."""
+    return any(part.get("type") == kind for kind in ("text", "input_text")) and isinstance(part.get("text"), str)
+
+
 def fuzz(count: int) -> str:
     """Send so many requests; return what became of them.
 
     Raises:
-        RuntimeError: A request caused a 500, or carried a control token to the upstream.
+        RuntimeError: A request caused a 5xx or carried a control token to the upstream, or fewer than half reached it.
     """
-    stand_in = StandIn()
-    statuses: dict[int, int] = {}
+    statuses: Counter[int] = Counter()
+    passed = sum(_fuzz(policy, count // len(POLICIES), statuses) for policy in POLICIES)
+    total = sum(statuses.values())
+    told = ", ".join(f"{status}: {times:,}" for status, times in sorted(statuses.items()))
+    if passed * 2 < total:
+        raise RuntimeError(f"Only {passed:,} of {total:,} requests reached the upstream ({told}).")
+    return f"{total:,} requests ({told}), {passed:,} of them passed on; no 5xx, no control token upstream"
+
+
+def _fuzz(policy: str, count: int, statuses: Counter[int]) -> int:
+    """Send so many requests to a gateway with a policy; count their statuses, and return how many reached the upstream.
+
+    Raises:
+        RuntimeError: A request caused a 5xx or carried a control token to the upstream.
+    """
+    stand_in, passed = StandIn(), 0
     with (
         served(stand_in) as url,
-        serving("--upstream", url, "--decision-log", os.devnull) as gateway,
+        serving("--upstream", url, "--decision-log", os.devnull, policy=policy) as gateway,
         # A request that hangs is a failure, and a machine that is busy is none.
         httpx.Client(base_url=gateway.url, timeout=60) as client,
     ):
 
-        @seed(6)
+        @seed(POLICIES.index(policy))
         @settings(
             max_examples=count,
             database=None,
@@ -136,14 +177,14 @@ def fuzz(count: int) -> str:
         )
         @given(REQUESTS, st.integers(0, 10**6))
         def send(request: tuple[str, Any], how: int) -> None:
+            nonlocal passed
             path, body = request
             stand_in.requests.clear()
             sent = damage(json.dumps(body).encode(), how)
             answer = client.post(path, content=sent, headers={"content-type": "application/json"})
-            statuses[answer.status_code] = statuses.get(answer.status_code, 0) + 1
-            passed = bool(stand_in.requests)
-            # The stand-in's own mistakes about an odd body are answered with its 500.
-            if answer.status_code >= 500 and not passed:
+            statuses[answer.status_code] += 1
+            passed += len(stand_in.requests)
+            if answer.status_code >= _FAILED:
                 raise RuntimeError(f"{answer.status_code} for {sent!r}")
             for recorded in stand_in.requests:
                 found = [form for text in strings_of(recorded.json) for form in FORMS if form in text]
@@ -151,6 +192,4 @@ def fuzz(count: int) -> str:
                     raise RuntimeError(f"{found} reached the upstream for {sent!r}")
 
         send()
-    total = sum(statuses.values())
-    told = ", ".join(f"{status}: {times:,}" for status, times in sorted(statuses.items()))
-    return f"{total:,} requests ({told}); no 500 of its own, no control token upstream"
+    return passed

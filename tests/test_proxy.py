@@ -167,6 +167,42 @@ def test_a_get_carries_no_body(client: httpx.Client, upstream: StandIn) -> None:
     assert client.request("GET", "/echo", headers={"content-length": "0"}).status_code == 200
 
 
+@pytest.mark.parametrize("method", ["get", "Get", "post", "CONNECT", "connect"])
+def test_a_method_with_two_readings_is_refused(client: httpx.Client, upstream: StandIn, method: str) -> None:
+    """Spelled small it would be no GET here, and a GET with a body behind it; CONNECT would open a tunnel."""
+    seen = len(upstream.requests)
+    said = f"{method} /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as raw:
+        raw.sendall(said.encode())
+        answer = b"".join(iter(lambda: raw.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 405")
+    assert len(upstream.requests) == seen
+
+
+def test_a_length_beside_chunks_is_not_passed_on() -> None:
+    """What the client reads is what the chunks say, whatever length an upstream names beside them."""
+    said = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    with answering(said) as url, proxied(url) as client:
+        answer = client.post(CHAT, json=BODY)
+    assert (answer.content, "content-length" in answer.headers) == (b"hello", False)
+
+
+def test_why_an_upstream_cannot_be_reached_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A certificate that nobody trusts is told apart from a server that is away; the caller hears neither."""
+    with served(StandIn()) as url, proxied(url.replace("http:", "https:")) as client:
+        answer = client.post(CHAT, json=BODY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
+    assert "SSL" in caplog.text
+    assert "SSL" not in answer.text
+
+
+def test_certificates_that_cannot_be_read_are_a_mistake_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is not there is named by its variable, without a traceback."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    with pytest.raises(UpstreamError, match="SSL_CERT_FILE"):
+        Forwarder(Upstream.parse("https://x"), Patience(), speech)
+
+
 def test_answers_without_a_body_pass(client: httpx.Client) -> None:
     """HEAD, 204 and an empty body keep their framing."""
     assert client.head("/echo").status_code == 200

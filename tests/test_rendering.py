@@ -54,6 +54,7 @@ class Upstream:
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces = answer if isinstance(answer, list) else [json.dumps(answer).encode()]
         self.status = status
+        self.said: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -63,7 +64,8 @@ class Upstream:
             more = message.get("more_body", False)
         self.asked.append((scope["path"], json.loads(body) if body else {}))
         self.headers = scope["headers"]
-        headers = [(b"content-type", b"application/json"), (b"x-upstream", b"1")]
+        kind = b"text/event-stream" if self.asked[-1][1].get("stream") else b"application/json"
+        headers = self.said or [(b"content-type", kind), (b"x-upstream", b"1")]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         for piece in self.pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -80,10 +82,12 @@ def ask(  # noqa: PLR0913 - one for each thing a test turns
     method: str = "POST",
     seen: list[Decision] | None = None,
     more: tuple[tuple[bytes, bytes], ...] = (),
+    rendering: Rendering | None = None,
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Ask the application once; return status, headers and body of its answer."""
     observers = [] if seen is None else [seen.append]
-    app = RenderedChats(upstream, Gatekeeper(LiveGuard(guard), observers), Rendering(dialect, CHATML), Settings())
+    rendering = rendering or Rendering(dialect, CHATML)
+    app = RenderedChats(upstream, Gatekeeper(LiveGuard(guard), observers), rendering, Settings())
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = [{"type": "http.request", "body": raw}]
     sent: list[Message] = []
@@ -178,7 +182,20 @@ LLAMA = {"content": "hello", "stop": True, "stop_type": "eos", "tokens_evaluated
         ("input_ids", [1], "request.rendered"),
         ("<|im_start|>", 1, "request.rendered"),
         ("n", True, "request.shape"),
+        ("n", 0, "request.shape"),
+        ("n", 10**9, "request.shape"),
         ("stream", 1, "request.shape"),
+        ("stream_options", {"include_usage": 1}, "request.shape"),
+        ("chat_template_kwargs", {"self": 1}, "request.shape"),
+        ("temperature", {"<|im_start|>": 1}, "request.shape"),
+        ("temperature", True, "request.shape"),
+        ("max_tokens", -1, "request.shape"),
+        ("max_completion_tokens", 0, "request.shape"),
+        ("seed", True, "request.shape"),
+        ("stop", [1], "request.shape"),
+        ("stop_token_ids", ["<|im_end|>"], "request.shape"),
+        ("logit_bias", {"<|im_end|>": 1}, "request.shape"),
+        ("ignore_eos", 1, "request.shape"),
         ("messages", "hi", "request.shape"),
         ("messages", [], "request.messages"),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "request.rendered"),
@@ -206,7 +223,18 @@ def test_a_blocked_form_is_refused_with_its_path() -> None:
     assert error["code"] == "policy_violation"
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses", "/tokenize", "/v1/embeddings", "/whatever"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/completions",
+        "/v1/responses",
+        "/api/chat",
+        "/v1/chat/completions/render",
+        "/tokenize",
+        "/v1/embeddings",
+        "/whatever",
+    ],
+)
 def test_nothing_else_with_a_body_reaches_the_upstream(path: str) -> None:
     """Whatever would be parsed by the upstream is refused."""
     upstream = Upstream()
@@ -214,11 +242,53 @@ def test_nothing_else_with_a_body_reaches_the_upstream(path: str) -> None:
     assert upstream.asked == []
 
 
+def test_a_decision_says_changed_only_where_ids_are_others() -> None:
+    """Another family's form is logged and encoded as ever; this one's is encoded as text."""
+    for text, action, changed in (
+        ("[SYSTEM_PROMPT]", "log", False),
+        ("<|im_end|>", "escape", True),
+        ("x", "allow", False),
+    ):
+        seen: list[Decision] = []
+        ask(Upstream(), {"messages": [{"role": "user", "content": text}]}, seen=seen)
+        assert (seen[0].action.value, seen[0].changed) == (action, changed)
+
+
 def test_what_has_no_body_passes() -> None:
     """The list of models is the upstream's."""
     upstream = Upstream()
     assert ask(upstream, b"", path="/v1/models", method="GET")[0] == 200
     assert upstream.asked == [("/v1/models", {})]
+
+
+def test_ids_are_only_for_the_models_that_have_the_tokenizer() -> None:
+    """The same ids are other tokens to another model, so a caller chooses among those that were named."""
+    rendering = Rendering("completions", CHATML, frozenset({"m"}))
+    for model, status in (("m", 200), ("other", 400), (None, 400)):
+        upstream = Upstream()
+        assert ask(upstream, {"messages": [USER], "model": model}, rendering=rendering)[0] == status
+        assert len(upstream.asked) == (status == 200)
+
+
+def test_how_long_an_answer_may_be_is_the_callers_or_the_gateways() -> None:
+    """A server that takes a completion's default of 16 tokens would cut every chat short."""
+    for said, sent in (({}, 500), ({"max_tokens": 3}, 3), ({"max_completion_tokens": 4}, 4)):
+        upstream = Upstream()
+        ask(upstream, {"messages": [USER], **said}, rendering=Rendering("completions", CHATML, max_tokens=500))
+        assert upstream.asked[0][1]["max_tokens"] == sent
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_an_answer_that_cannot_be_read_is_a_502(stream: bool, is_compressed: bool) -> None:  # noqa: FBT001
+    """Compressed although it was asked for plain, or no stream where one was asked for: a status says so."""
+    upstream = Upstream([events(part("a", "stop"), b"[DONE]")] if stream else COMPLETION)
+    is_stream = stream if is_compressed else not stream
+    upstream.said = [(b"content-type", b"text/event-stream" if is_stream else b"application/json")]
+    upstream.said += [(b"content-encoding", b"gzip")] if is_compressed else []
+    status, headers, body = ask(upstream, {"messages": [USER], "stream": stream})
+    assert (status, json.loads(body)["error"]["code"]) == (502, "reply_upstream")
+    assert b"content-encoding" not in headers
 
 
 def test_an_error_of_the_upstream_goes_on_as_it_is() -> None:

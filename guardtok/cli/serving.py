@@ -7,12 +7,12 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
 from guardtok.cli.trouble import MistakeError
-from guardtok.errors import MissingExtraError
+from guardtok.errors import MissingExtraError, TemplateError
 from guardtok.violation import visible
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from guardtok.gateway.live import Snapshot
     from guardtok.gateway.proxy.upstream import Upstream
+    from guardtok.gateway.rendering.app import Rendering
+    from guardtok.guard import Guard
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 _SECONDS = click.FloatRange(min=0, min_open=True)
@@ -69,6 +71,14 @@ def _number(
     metavar="FILE",
     help="With `--render ids`: the Jinja template; by default the tokenizer's own.",
 )
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="With `--render ids`: a model that may be asked for; needed where the upstream has other tokenizers, too.",
+)
+@_number("--max-tokens", None, _COUNT, "N", "With `--render ids`: for callers who name none; vLLM and SGLang take 16.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="H", help="Where to listen.")
 @_number("--port", 8080, click.IntRange(0, 65535), "N", "Where to listen; 0 takes a free port.")
 @_number("--workers", 1, _COUNT, "N", "How many processes.")
@@ -137,22 +147,40 @@ def serve(upstream: str | None, host: str, port: int, workers: int, **options: A
     if options["bundle_key"] is None:
         refuse_empty_key(os.environ)
     patience = Patience(*(options.pop(f"{each}_timeout") for each in ("connect", "read", "total", "client")))
-    processes = Processes(workers, options.pop("grace"), options.pop("keep_alive"), options.pop("limit_concurrency"))
+    grace, keep_alive, limit = (options.pop(each) for each in ("grace", "keep_alive", "limit_concurrency"))
+    processes = Processes(workers, grace, keep_alive, limit, patience.client)
     _check_log(options["decision_log"])
-    render, api, template = (options.pop(each) for each in ("render", "ids_api", "chat_template"))
-    if template is not None and render != "ids":
-        raise click.UsageError("--chat-template is for `--render ids`: otherwise the upstream renders the chat.")
-    rendering = Rendering(api, template and template.read()) if render == "ids" else None
+    names = ("render", "ids_api", "chat_template", "models", "max_tokens")
+    render, api, template, models, length = (options.pop(each) for each in names)
+    if (template is not None or models or length) and render != "ids":
+        raise click.UsageError("--chat-template, --model and --max-tokens are for `--render ids`.")
+    if render == "ids" and (options["open_paths"] or options["unknown_route"] != "refuse"):
+        raise click.UsageError("With `--render ids` no path is open: what is sent there would be parsed.")
+    rendering = Rendering(api, template and _read(template), frozenset(models), length) if render == "ids" else None
     behind = None if upstream is None else Upstream.parse(upstream)
     if rendering is not None and behind is None:
         raise click.UsageError("`--render ids` needs an `--upstream` to send ids to.")
     serving = Serving(Settings(**options), behind, patience, rendering)
     snapshot = serving.settings.load_guard().current
     if rendering is not None:
-        rendering.check(snapshot.guard)
+        _check_rendering(rendering, snapshot.guard)
     with bind(host, port) as listener:
         _announce(listener.getsockname(), serving.upstream, snapshot, workers)
         run(partial(make_app, serving), listener, processes)
+
+
+def _read(template: TextIO) -> str:
+    try:
+        return template.read()
+    except ValueError:
+        raise MistakeError("The chat template is not text in UTF-8.") from None
+
+
+def _check_rendering(rendering: Rendering, guard: Guard) -> None:
+    try:
+        rendering.check(guard)
+    except TemplateError as error:
+        raise MistakeError(f"{error} Here it is named by --chat-template FILE.") from None
 
 
 def _check_log(path: str | None) -> None:

@@ -129,7 +129,9 @@ class Gatekeeper:
         def judge() -> _Judged:
             made, encoded = write(snapshot.guard)
             found = encoded.violations
-            return _Judged(made, bool(found), _strictest(found), found, len(found))
+            action = _strictest(found)
+            # What is escaped is encoded as text, in monitor mode too; what is logged is as it was.
+            return _Judged(made, action not in {Action.ALLOW, Action.LOG}, action, found, len(found))
 
         return self._judge(judge, body, Stage.REQUEST, protocol, call, snapshot)
 

@@ -24,8 +24,9 @@ ANYWHERE = ("/",)
 NO_ROUTE = "request.route"
 """The rule of a refusal for a path of which nothing is known."""
 
-# What carries no body by its own definition; TRACE may not have one, and CONNECT is the server's.
-_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
+"""Methods that carry no body by their own definition; TRACE may not have one, and CONNECT is the server's."""
+
 # A server that decodes a path once more than this is not known.
 _ROUNDS = 4
 _END = re.compile(r"[?#]")
@@ -161,7 +162,7 @@ def find(method: str, path: str, *, prefixes: Iterable[str] = ANYWHERE, open_pat
     """
     if path in open_paths:
         return None
-    brings_body = method.upper() not in _BODILESS
+    brings_body = method.upper() not in BODILESS
     known = _ROUTES.get(path)
     if known is not None and prefixes == ANYWHERE and brings_body:
         return known

@@ -40,8 +40,12 @@ class Running:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def of(cls, settings: Settings) -> Running:
+    def of(cls, settings: Settings, metrics: Metrics | None = None) -> Running:
         """Return what settings describe, not yet started.
+
+        Args:
+            settings: The settings.
+            metrics: Where decisions and reloads are counted, in place of what `settings.metrics` asks for.
 
         Raises:
             GuardtokError: The policy, the tokenizer, the bundle or the log cannot be used.
@@ -49,9 +53,9 @@ class Running:
         told: list[Callable[[Reload], object]] = []
         guards = settings.load_guard([lambda made: [each(made) for each in told]])
         observers: list[Observer] = []
-        metrics = None
-        if settings.metrics:
+        if metrics is None and settings.metrics:
             metrics = _count_for_all()
+        if metrics is not None:
             metrics.reloaded(Reload("loaded", guards.current))
             told.append(metrics.reloaded)
             observers.append(metrics)
@@ -66,6 +70,11 @@ class Running:
 
             observers.append(Spans())
         return cls(Gatekeeper(guards, observers), guards, log)
+
+    def reload(self) -> None:
+        """Read the policy again, as a change of its files does."""
+        if self._guards is not None:
+            self._guards.reload()
 
     def start(self) -> None:
         """Begin to follow the policy's files, if that is not done yet in the event loop that is running."""

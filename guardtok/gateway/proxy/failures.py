@@ -49,6 +49,9 @@ BAD_PATH = Failure(
     "The path can be read in two ways (`.`, `..`, `//` or `\\` in it). Ask for it in its plain form.",
     "invalid_request_error",
 )
+BAD_METHOD = Failure(
+    405, "unknown_method", "This method is not passed on. Methods are spelled in capitals.", "invalid_request_error"
+)
 STRAY_BODY = Failure(
     400, "stray_body", "A request of this method carries no body here. Use POST.", "invalid_request_error"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -10,6 +11,7 @@ import httpx
 
 from guardtok.gateway.bodies import is_announced
 from guardtok.gateway.proxy.failures import (
+    BAD_METHOD,
     BAD_PATH,
     BROKEN_OFF,
     NO_ANSWER,
@@ -21,7 +23,10 @@ from guardtok.gateway.proxy.failures import (
     answer,
     as_event,
 )
-from guardtok.gateway.proxy.headers import end_to_end, for_upstream
+from guardtok.gateway.proxy.headers import answered, for_upstream
+from guardtok.gateway.proxy.upstream import UpstreamError
+from guardtok.gateway.routes import BODILESS
+from guardtok.violation import visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
@@ -36,9 +41,6 @@ _KEEP_ALIVE = 4.0
 """Seconds that an idle connection to the upstream is kept: less than uvicorn's five, after which vLLM closes it."""
 
 _MOST_IDLE = 100
-_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Methods whose bodies nobody walks, because they have none."""
-
 _STATUSES = range(200, 600)
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
@@ -96,7 +98,7 @@ class _Reply:
 
     async def pass_on(self, response: httpx.Response) -> None:
         """Send the upstream's answer, each piece only when the last one was taken."""
-        headers = end_to_end(response.headers.raw)
+        headers = answered(response.headers.raw)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         events = kind == "text/event-stream" and "content-encoding" not in response.headers
         self.started, self._at_boundary = True, events
@@ -133,12 +135,21 @@ class Forwarder:
             upstream: Where requests go.
             patience: How long to wait.
             protocol_of: The protocol of a method and a path, in whose shape errors are answered; None if unknown.
+
+        Raises:
+            UpstreamError: The certificates to check an upstream's by cannot be read.
         """
         self._upstream = upstream
         self._patience = patience
         self._protocol_of = protocol_of
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=_MOST_IDLE, keepalive_expiry=_KEEP_ALIVE)
-        self._transport = httpx.AsyncHTTPTransport(http1=True, http2=False, limits=limits)
+        try:
+            self._transport = httpx.AsyncHTTPTransport(http1=True, http2=False, limits=limits)
+        except OSError as error:
+            fact = (
+                f"The list of certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: {error.strerror}."
+            )
+            raise UpstreamError(fact) from None
 
     async def aclose(self) -> None:
         """Close the connections to the upstream."""
@@ -152,11 +163,9 @@ class Forwarder:
         """
         protocol = self._protocol_of(scope["method"], scope["path"])
         target = self._target(scope)
-        if target is None:
-            await answer(send, BAD_PATH, protocol)
-            return
-        if scope["method"] in _BODILESS and is_announced(scope["headers"]):
-            await answer(send, STRAY_BODY, protocol)
+        refusal = _refuse(scope, target)
+        if target is None or refusal is not None:
+            await answer(send, refusal or BAD_PATH, protocol)
             return
         body, reply = _Body(receive), _Reply(send, protocol)
         failure: Failure | None = None
@@ -208,14 +217,34 @@ class Forwarder:
             await reply.pass_on(response)
         except _GoneError:
             return None
-        except (httpx.ConnectError, httpx.ConnectTimeout):
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            # Nothing was sent and nothing came, so these words are the system's: a certificate that is not trusted.
+            _log(NO_CONNECTION, f"{type(error).__name__}: {error}")
             return NO_CONNECTION
-        except httpx.TimeoutException:
-            return STALLED if reply.started else TOO_SLOW
-        except httpx.TransportError:
-            return BROKEN_OFF if reply.started else NO_ANSWER
+        except httpx.TimeoutException as error:
+            failure = STALLED if reply.started else TOO_SLOW
+            _log(failure, type(error).__name__)
+            return failure
+        except httpx.TransportError as error:
+            failure = BROKEN_OFF if reply.started else NO_ANSWER
+            _log(failure, type(error).__name__)
+            return failure
         finally:
             if response is not None:
                 with anyio.CancelScope(shield=True):
                     await response.aclose()
         return None
+
+
+def _refuse(scope: Mapping[str, Any], target: bytes | None) -> Failure | None:
+    """Return why a request is not sent on at all, or None."""
+    method: str = scope["method"]
+    if method == "CONNECT" or method != method.upper():
+        return BAD_METHOD
+    if target is None:
+        return BAD_PATH
+    return STRAY_BODY if method in BODILESS and is_announced(scope["headers"]) else None
+
+
+def _log(failure: Failure, why: str) -> None:
+    logging.getLogger("guardtok").warning("guardtok.%s reason=%s", failure.code, visible(why[:300]))

@@ -40,6 +40,16 @@ def end_to_end(headers: Iterable[Header]) -> list[Header]:
     return [header for header in headers if header[0].lower() not in dropped]
 
 
+def answered(headers: Iterable[Header]) -> list[Header]:
+    """Return the headers of an upstream's answer as the client gets them.
+
+    A length beside chunks is not to be believed (RFC 9112, 6.3), so it stays here with the chunks.
+    """
+    headers = list(headers)
+    is_chunked = any(name.lower() == b"transfer-encoding" for name, _ in headers)
+    return [each for each in end_to_end(headers) if not (is_chunked and each[0].lower() == b"content-length")]
+
+
 def for_upstream(scope: Mapping[str, Any], host: bytes) -> list[Header]:
     """Return the headers of a request as the upstream gets them: credentials and cookies as they came.
 

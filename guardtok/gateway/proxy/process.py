@@ -33,8 +33,8 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
 _BACKLOG = 2048
 _NOT_STARTED = 2
-_CANNOT_START = frozenset({_NOT_STARTED, 3})
-"""Exit statuses of a worker that could not start, uvicorn's own among them: the next one would fail in the same way."""
+_CANNOT_START = frozenset({1, _NOT_STARTED, 3})
+"""Exit statuses of a worker that could not start, Python's and uvicorn's among them: the next one would fail, too."""
 
 _PAUSE = 5.0
 """Seconds until it is tried again, while others serve."""
@@ -56,12 +56,14 @@ class Processes:
         grace: Seconds in which requests that have begun may end, once the service is told to.
         keep_alive: Seconds that an idle connection of a client is kept.
         limit: Connections and requests of one process beyond which it answers 503; None for no limit.
+        head: Seconds that a client may take to send the head of a request.
     """
 
     workers: int = 1
     grace: int = 30
     keep_alive: int = 75
     limit: int | None = 1000
+    head: float = 60.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -114,6 +116,8 @@ def run(make: Callable[[], Any], listener: socket.socket, processes: Processes) 
 def _serve(make: Callable[[], Any], listener: socket.socket, processes: Processes) -> None:
     import uvicorn
 
+    from guardtok.gateway.proxy.connection import bound_heads
+
     configure_structlog()
     config = uvicorn.Config(
         make,
@@ -121,7 +125,7 @@ def _serve(make: Callable[[], Any], listener: socket.socket, processes: Processe
         interface="asgi3",
         lifespan="on",
         ws="none",
-        http="h11",
+        http=bound_heads(processes.head),
         log_config=logging_config(),
         access_log=False,
         # The peer is who connects; whom a proxy before this one speaks for stays in its headers.
@@ -134,7 +138,8 @@ def _serve(make: Callable[[], Any], listener: socket.socket, processes: Processe
         timeout_graceful_shutdown=processes.grace,
     )
     # uvicorn ends by raising the signal again that ended it. By then all is done: that is a success.
-    before = {each: signal.signal(each, _ignore) for each in _ENDINGS}
+    before = {each: signal.signal(each, _ignore) for each in (*_ENDINGS, signal.SIGHUP)}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
@@ -200,10 +205,15 @@ class _Team:
                 signal.signal(each, handler)
 
     def _fill(self) -> None:
-        while len(self._members) < self._processes.workers:
-            member = self._process()
-            member.start()
-            self._members.append(member)
+        # A child has it blocked until it can take it: by default SIGHUP ends a process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            while len(self._members) < self._processes.workers:
+                member = self._process()
+                member.start()
+                self._members.append(member)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _bury(self) -> bool:
         """Forget the dead; return whether one of them could not start."""

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Router
 
-from guardtok.errors import MissingExtraError
-from guardtok.gateway.decision_log import DecisionLog
-from guardtok.gateway.gatekeeper import Gatekeeper
 from guardtok.gateway.guardrails import routes as guardrail_routes
 from guardtok.gateway.metrics import Metrics
 from guardtok.gateway.middleware import GuardtokMiddleware
@@ -26,15 +23,13 @@ from guardtok.gateway.proxy.forwarder import Forwarder
 from guardtok.gateway.proxy.own import own_routes
 from guardtok.gateway.proxy.upstream import Patience
 from guardtok.gateway.rendering.app import RenderedChats
-from guardtok.gateway.routes import find
+from guardtok.gateway.routes import canonicalize, find
 from guardtok.gateway.running import Running
-from guardtok.gateway.spans import Spans
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from guardtok.gateway.decision import Observer
-    from guardtok.gateway.live import LiveGuard
+    from guardtok.gateway.gatekeeper import Gatekeeper
     from guardtok.gateway.proxy.envelope import App, Receive, Scope, Send
     from guardtok.gateway.proxy.upstream import Upstream
     from guardtok.gateway.rendering.app import Rendering
@@ -66,26 +61,20 @@ def make_app(serving: Serving) -> App:
     """
     settings, upstream, patience = serving.settings, serving.upstream, serving.patience
     metrics = Metrics()
-    guards = settings.load_guard([metrics.reloaded])
-    log = None
-    observers: list[Observer] = [metrics]
-    if settings.decision_log is not None:
-        log = DecisionLog(settings.decision_log, failed=metrics.failed)
-        observers.append(log)
-    with contextlib.suppress(MissingExtraError):
-        observers.append(Spans())
-    gatekeeper = Gatekeeper(guards, observers)
+    running = Running.of(settings, metrics)
+    gatekeeper = running.gatekeeper
     forwarder = None if upstream is None else Forwarder(upstream, patience, speech)
     front: App = _not_found
     if forwarder is not None and serving.rendering is not None:
         front = RenderedChats(forwarder, gatekeeper, serving.rendering, settings)
     elif forwarder is not None:
         front = guarded(forwarder, gatekeeper, settings)
+    own = own_routes(gatekeeper, metrics)
     router = Router(
-        [*own_routes(gatekeeper, metrics), *guardrail_routes(gatekeeper, max_body=settings.max_body)],
+        [*own, *guardrail_routes(gatekeeper, max_body=settings.max_body)],
         redirect_slashes=False,
-        default=front,
-        lifespan=partial(_living, Running(gatekeeper, guards, log), guards, forwarder),
+        default=_kept(front, tuple(route.path for route in own)),
+        lifespan=partial(_living, running, forwarder),
     )
     return Envelope(router, patience.client, speech)
 
@@ -102,20 +91,31 @@ def speech(method: str, path: str) -> str | None:
     return None if route is None else route.speaks
 
 
+def _kept(front: App, own: tuple[str, ...]) -> App:
+    """Return an application that is not asked for own paths in another spelling, nor for what lies below them.
+
+    A server that mounts `/metrics` answers at `/metrics/`, and some at whatever begins so.
+    """
+
+    async def keep(scope: Scope, receive: Receive, send: Send) -> None:
+        hides = scope["type"] == "http" and canonicalize(scope["path"]).startswith(own)
+        await (_not_found if hides else front)(scope, receive, send)
+
+    return keep
+
+
 async def _not_found(scope: Scope, _receive: Receive, send: Send) -> None:
     await answer(send, NOT_FOUND, speech(scope["method"], scope["path"]))
 
 
 @asynccontextmanager
-async def _living(
-    running: Running, guards: LiveGuard, forwarder: Forwarder | None, _app: object
-) -> AsyncIterator[None]:
+async def _living(running: Running, forwarder: Forwarder | None, _app: object) -> AsyncIterator[None]:
     """Follow the policy while the service runs, and at its end write what waits to be written."""
     running.start()
     loop = asyncio.get_running_loop()
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
         # Not on Windows, and not where the service runs in a thread of something else.
-        loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, guards.reload)
+        loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, running.reload)
     # The tables of policy and tokenizer stay, and requests should not pay for the collector's walks over them. Should
     # the policy be exchanged, cycles among the first one's tables are not given back, those of later ones are.
     gc.collect()

@@ -1,6 +1,7 @@
 """An ASGI application before a proxy: a chat completion comes in, a completion of ids goes on, a chat comes back.
 
-Only what was rendered here reaches the upstream. Whatever else has a body would be parsed there, so it is refused.
+Of what a model would read, only what was rendered here reaches the upstream. Whatever else has a body would be parsed
+there, so it is refused; `/detokenize` alone passes, which parses nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from guardtok.encoded import Encoded
-    from guardtok.gateway.gatekeeper import Gatekeeper
+    from guardtok.gateway.gatekeeper import Gatekeeper, Outcome
+    from guardtok.gateway.live import Snapshot
     from guardtok.gateway.rendering.fields import ChatFields
     from guardtok.gateway.routes import Route
     from guardtok.gateway.settings import Settings
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _CHAT = "openai.chat"
+_PATH = "/chat/completions"
 
 # What says how the old body was written; and an answer has to be read here.
 _REPLACED = frozenset(
@@ -56,10 +59,16 @@ class Rendering:
     Attributes:
         api: The upstream's interface, a name of `DIALECTS`.
         template: The chat template, as Jinja source; None for the tokenizer's own.
+        models: The models that may be asked for: those whose tokenizer the guard has, because the same ids are other
+            tokens to another model. Empty where the upstream has no other.
+        max_tokens: How long an answer may be where the caller does not say it; None to leave it to the upstream: vLLM
+            and SGLang take 16 then, as OpenAI's reference of completions has it.
     """
 
     api: str
     template: str | None = None
+    models: frozenset[str] = frozenset()
+    max_tokens: int | None = None
 
     def check(self, guard: Guard) -> None:
         """Render a greeting, so that a mistake shows at the start and not with the first caller.
@@ -77,7 +86,7 @@ class RenderedChats:
     What carries no body (`GET /v1/models`) goes to the proxy as it is.
     """
 
-    __slots__ = ("_app", "_dialect", "_gatekeeper", "_settings", "_template")
+    __slots__ = ("_app", "_dialect", "_gatekeeper", "_rendering", "_settings")
 
     def __init__(
         self,
@@ -97,7 +106,7 @@ class RenderedChats:
         self._app = app
         self._gatekeeper = gatekeeper
         self._dialect = DIALECTS[rendering.api]
-        self._template = rendering.template
+        self._rendering = rendering
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,17 +127,13 @@ class RenderedChats:
             cap = self._settings.max_body
             encoding = bodies.encoding_of(headers)
             raw = await bodies.read(receive, cap, headers)
+            judge = partial(self._judge, raw, encoding, call, snapshot)
             is_small = len(raw) < LARGE and encoding == "identity"
-            body = _parse(raw, encoding, cap) if is_small else await asyncio.to_thread(_parse, raw, encoding, cap)
+            outcome = judge() if is_small else await asyncio.to_thread(judge)
         except bodies.DisconnectedError:
             return
         except RequestError as error:
             outcome = self._gatekeeper.turn_away(error, route.protocol, call, snapshot)
-        else:
-            judge = partial(
-                self._gatekeeper.judge_prompt, partial(self._write, body, call), body, _CHAT, call, snapshot
-            )
-            outcome = judge() if is_small else await asyncio.to_thread(judge)
         if outcome.refusal is not None:
             await _answer(send, answers.reject(outcome.decision, route.speaks))
             return
@@ -142,12 +147,19 @@ class RenderedChats:
             if reply is not None:
                 reply.close()
 
+    def _judge(self, raw: bytes, encoding: str, call: Call, snapshot: Snapshot) -> Outcome:
+        body = bodies.parse(bodies.decode(raw, encoding, self._settings.max_body))
+        return self._gatekeeper.judge_prompt(partial(self._write, body, call), body, _CHAT, call, snapshot)
+
     def _write(self, body: object, call: Call, guard: Guard) -> tuple[tuple[ChatFields, bytes], Encoded]:
         """Render and encode a chat, and return the question that holds its ids."""
-        fields = read_fields(body)
+        fields = read_fields(body, self._rendering.max_tokens)
+        if self._rendering.models and fields.model not in self._rendering.models:
+            fact = "this model is none of those that are served with this tokenizer. Ask for one of them."
+            raise RequestError("request.model", "$.model", fact)
         encoded = guard.encode_chat(
             fields.messages,
-            self._template,
+            self._rendering.template,
             documents=fields.documents,
             add_generation_prompt=fields.add_generation_prompt,
             continue_final_message=fields.continue_final_message,
@@ -167,12 +179,8 @@ class RenderedChats:
         return {**scope, "path": path, "raw_path": path.encode("ascii"), "query_string": b"", "headers": kept + own}
 
 
-def _parse(raw: bytes, encoding: str, cap: int) -> object:
-    return bodies.parse(bodies.decode(raw, encoding, cap))
-
-
 def _check(route: Route) -> None:
-    if route.protocol != _CHAT or not route.generates:
+    if route.path not in {_PATH, f"/v1{_PATH}"}:
         raise RequestError(
             "request.rendered", "$", "with `--render ids` a model is asked at /v1/chat/completions and nowhere else."
         )

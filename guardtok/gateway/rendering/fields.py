@@ -7,33 +7,63 @@ answer apart. So this is a list of what may come along, and whatever is not on i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guardtok.errors import RequestError, near_match
 from guardtok.violation import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-SAMPLING = frozenset(
+MOST_CHOICES = 128
+"""Answers to one question that may be asked for, as OpenAI has it."""
+
+_Kind: TypeAlias = "tuple[Callable[[Any], bool], str]"
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or isinstance(value, float)
+
+
+_NUMBER: _Kind = _is_number, "a number"
+_WHOLE: _Kind = _is_whole, "a whole number"
+_COUNT: _Kind = lambda value: _is_whole(value) and value > 0, "a whole number from 1 upwards"
+_SWITCH: _Kind = lambda value: isinstance(value, bool), "true or false"
+_STOPS: _Kind = (
+    lambda value: isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value)),
+    "a string, or an array of strings",
+)
+_IDS: _Kind = lambda value: isinstance(value, list) and all(map(_is_whole, value)), "an array of whole numbers"
+_BIASES: _Kind = (
+    lambda value: isinstance(value, dict) and all(key.isdecimal() and _is_number(value[key]) for key in value),
+    "an object of ids and numbers",
+)
+
+SAMPLING: Mapping[str, _Kind] = MappingProxyType(
     {
-        "frequency_penalty",
-        "ignore_eos",
-        "logit_bias",
-        "max_tokens",
-        "min_p",
-        "min_tokens",
-        "presence_penalty",
-        "repetition_penalty",
-        "seed",
-        "stop",
-        "stop_token_ids",
-        "temperature",
-        "top_k",
-        "top_p",
+        "frequency_penalty": _NUMBER,
+        "ignore_eos": _SWITCH,
+        "logit_bias": _BIASES,
+        # Less than one is without end to llama.cpp.
+        "max_tokens": _COUNT,
+        "min_p": _NUMBER,
+        "min_tokens": _WHOLE,
+        "presence_penalty": _NUMBER,
+        "repetition_penalty": _NUMBER,
+        "seed": _WHOLE,
+        "stop": _STOPS,
+        "stop_token_ids": _IDS,
+        "temperature": _NUMBER,
+        "top_k": _WHOLE,
+        "top_p": _NUMBER,
     }
 )
-"""How to choose the next token: these touch the answer, never the prompt."""
+"""How to choose the next token, and what each is: these touch the answer, never the prompt."""
 
 _INERT = frozenset(
     {"metadata", "model", "n", "prompt_cache_key", "safety_identifier", "service_tier", "store", "stream"}
@@ -79,7 +109,8 @@ _TEXT_ALONE: dict[str, tuple[object, ...]] = {
 _TEXT_PARTS = frozenset({"text", "refusal"})
 
 _OWN = frozenset(
-    {"add_generation_prompt", "continue_final_message", "documents", "messages", "request_id", "template", "tools"}
+    {"add_generation_prompt", "continue_final_message", "documents", "messages", "request_id", "self", "template"}
+    | {"tools"}
 )
 """Names of `Guard.encode_chat`'s own parameters: as a template's variable each would be taken for one of those."""
 
@@ -113,8 +144,12 @@ class ChatFields:
     include_usage: bool
 
 
-def read_fields(body: object) -> ChatFields:
+def read_fields(body: object, max_tokens: int | None = None) -> ChatFields:
     """Read a chat completion's request.
+
+    Args:
+        body: The request's body.
+        max_tokens: How long an answer may be where the body does not say it; None to leave it to the upstream.
 
     Raises:
         RequestError: A field that is not known, or asks for what only the upstream could give, or has the wrong shape.
@@ -130,9 +165,14 @@ def read_fields(body: object) -> ChatFields:
             raise _refused_template("$.chat_template_kwargs.chat_template")
         if name in _OWN:
             raise RequestError("request.shape", f"$.chat_template_kwargs.{name}", "this is no variable of a template.")
-    sampling = {name: body[name] for name in SAMPLING if body.get(name) is not None}
+    sampling = {name: _checked(body[name], name, kind) for name, kind in SAMPLING.items() if body.get(name) is not None}
     if body.get("max_completion_tokens") is not None:
-        sampling["max_tokens"] = _take(body, "max_completion_tokens", int, 0)
+        sampling["max_tokens"] = _checked(body["max_completion_tokens"], "max_completion_tokens", _COUNT)
+    if max_tokens is not None:
+        sampling.setdefault("max_tokens", max_tokens)
+    choices = _take(body, "n", int, 1)
+    if not 1 <= choices <= MOST_CHOICES:
+        raise RequestError("request.shape", "$.n", f"this is a whole number from 1 to {MOST_CHOICES}.")
     messages = _take(body, "messages", list, [])
     _refuse_media(messages)
     return ChatFields(
@@ -144,9 +184,9 @@ def read_fields(body: object) -> ChatFields:
         continue_final_message=_take(body, "continue_final_message", bool, default=False),
         sampling=sampling,
         model=_take(body, "model", str, None),
-        choices=_take(body, "n", int, 1),
+        choices=choices,
         stream=_take(body, "stream", bool, default=False),
-        include_usage=_take(options, "include_usage", bool, default=False),
+        include_usage=_take(options, "include_usage", bool, default=False, place="$.stream_options"),
     )
 
 
@@ -171,7 +211,7 @@ def _check(name: str, value: object) -> None:
         )
     # The name itself is the caller's: it is named only where it looks like one.
     shown = path if name.isidentifier() and name.isascii() else "$"
-    known = SAMPLING | _INERT | _PROMPT | _PARSED.keys() | _TEXT_ALONE.keys()
+    known = SAMPLING.keys() | _INERT | _PROMPT | _PARSED.keys() | _TEXT_ALONE.keys()
     raise RequestError(
         "request.rendered",
         shown,
@@ -200,13 +240,20 @@ def _refused_template(path: str) -> RequestError:
     )
 
 
-def _take(body: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:  # noqa: ANN401 - JSON values
+def _checked(value: Any, name: str, kind: _Kind) -> Any:  # noqa: ANN401 - JSON values
+    holds, what = kind
+    if not holds(value):
+        raise RequestError("request.shape", f"$.{name}", f"this is {what}.")
+    return value
+
+
+def _take(body: Mapping[str, Any], name: str, kind: type, default: Any, place: str = "$") -> Any:  # noqa: ANN401 - JSON
     """Return a field of one kind; null is as good as absent."""
     value = body.get(name)
     if value is None:
         return default
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise RequestError("request.shape", f"$.{name}", f"this is {_KINDS[kind]}.")
+        raise RequestError("request.shape", f"{place}.{name}", f"this is {_KINDS[kind]}.")
     return value
 
 

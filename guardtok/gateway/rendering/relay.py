@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.errors import RequestError
 from guardtok.gateway import answers
-from guardtok.gateway.decision import Blame, Refusal
+from guardtok.gateway.decision import Blame, Refusal, Stage
 from guardtok.gateway.rendering.chat import UpstreamError
 from guardtok.requests.sse import EventReader, write_event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 
     from guardtok.gateway.rendering.chat import ChatAnswer
     from guardtok.gateway.rendering.dialects import Dialect, Reply
@@ -26,12 +26,18 @@ if TYPE_CHECKING:
 
 _CHAT = "openai.chat"
 _DONE = b"[DONE]"
-_OK, _BAD_GATEWAY = 200, 502
+_OK = 200
 _MAX_REPLY = 32 * 1024 * 1024
 _BROKEN = Refusal(
-    Blame.FAILURE, "reply.upstream", "", "The upstream's answer is no completion, or broke off. Ask again later."
+    Blame.SHAPE, "reply.upstream", "", "The upstream's answer is no completion, or broke off. Ask again later."
 )
-_FRAMING = frozenset({b"content-length", b"content-type", b"transfer-encoding"})
+_EVENTS = b"text/event-stream"
+_PLAIN = frozenset({b"", b"identity"})
+# What speaks of the bytes that the upstream sent, which are others than the client gets.
+_REPLACED = frozenset(
+    {b"content-digest", b"content-encoding", b"content-length", b"content-md5", b"content-type", b"digest", b"etag"}
+    | {b"repr-digest", b"transfer-encoding"}
+)
 
 
 class Relay:
@@ -58,6 +64,8 @@ class Relay:
             self._head = message
             if message["status"] != _OK:
                 await self._send(message)
+            elif not self._can_read(message["headers"]):
+                await self._refuse()
             elif self._answer.fields.stream:
                 await self._start(b"text/event-stream; charset=utf-8")
         elif message["type"] != "http.response.body" or self._head.get("status") != _OK:
@@ -68,7 +76,7 @@ class Relay:
             await self._take_part(message)
 
     async def _start(self, kind: bytes, length: int | None = None) -> None:
-        kept = [(name, value) for name, value in self._head["headers"] if name.lower() not in _FRAMING]
+        kept = [(name, value) for name, value in self._head["headers"] if name.lower() not in _REPLACED]
         framing = [] if length is None else [(b"content-length", b"%d" % length)]
         await self._send({**self._head, "headers": [*kept, (b"content-type", kind), *framing]})
 
@@ -78,11 +86,11 @@ class Relay:
         more = message.get("more_body", False)
         if more and self._size <= _MAX_REPLY:
             return
-        self._over = True
         body = None if more else self._whole()
         if body is None:
             await self._refuse()
             return
+        self._over = True
         await self._start(b"application/json", len(body))
         await self._send({"type": "http.response.body", "body": body})
 
@@ -127,9 +135,16 @@ class Relay:
             raise UpstreamError("The upstream's answer is no completion.") from None
 
     async def _refuse(self) -> None:
-        answer = answers.refuse(_BROKEN, _CHAT)
-        await self._send({"type": "http.response.start", "status": _BAD_GATEWAY, "headers": list(answer.headers)})
+        self._over = True
+        answer = answers.refuse(_BROKEN, _CHAT, stage=Stage.REPLY)
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": list(answer.headers)})
         await self._send({"type": "http.response.body", "body": answer.body})
+
+    def _can_read(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Return whether an answer is uncompressed, as it was asked for, and a stream where one was asked for."""
+        said = {name.lower(): value.strip().lower() for name, value in headers}
+        is_stream = said.get(b"content-type", b"").partition(b";")[0].strip() == _EVENTS
+        return said.get(b"content-encoding", b"") in _PLAIN and is_stream == self._answer.fields.stream
 
 
 def _chunk(chunk: dict[str, Any]) -> bytes:
