@@ -118,6 +118,20 @@ def test_the_command_line_serves_ids(llama: str, tmp_path: Path) -> None:
     assert answer.usage.prompt_tokens == len(ids)
 
 
+def test_a_proxy_that_forwards_text_leaves_it_nothing_to_parse(llama: str) -> None:
+    """Behind plain `guardtok serve` llama.cpp counts what the broken forms have: no turn of the user's among them."""
+    with (
+        serving("--upstream", llama, "--tokenizer", "guardtok", policy="chatml") as served,
+        openai.OpenAI(base_url=f"{served.url}/v1", api_key="x", max_retries=0) as client,
+    ):
+        answer = client.chat.completions.create(model="tiny", messages=MESSAGES, **GREEDY)
+    broken = [{**each, "content": GUARD.sanitize(each["content"], source=each["role"]).text} for each in MESSAGES]
+    prompt = str.__str__(GUARD.render_chat(broken, CHATML, add_generation_prompt=True))
+    ids = httpx.post(f"{llama}/tokenize", json={"content": prompt, "parse_special": True}).json()["tokens"]
+    assert sum(token in GUARD.tokenizer.reserved_ids for token in ids) == 2 * len(MESSAGES) + 1
+    assert answer.usage.prompt_tokens == len(ids)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
