@@ -64,7 +64,8 @@ def read_tables(file: CorpusFile, columns: Sequence[str] | None, groups: Sequenc
         if file.format is FileFormat.PARQUET:
             parquet = pq.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False)
             names = None if columns is None else [name for name in columns if name in parquet.schema_arrow.names]
-            wanted = range(parquet.num_row_groups) if groups is None else groups
+            every = range(parquet.num_row_groups) if groups is None else groups
+            wanted = [group for group in every if parquet.metadata.row_group(group).num_rows]
             if not wanted:
                 yield parquet.schema_arrow.empty_table()
             for group in wanted:
