@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guardtok.corpus import scan
+from guardtok.corpus.files import find_files
 from guardtok.corpus.scan import ScanResult, scan_files
+from guardtok.corpus.tables import read_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -171,3 +173,16 @@ def test_a_file_that_breaks_off_leaves_no_shard(tmp_path: Path) -> None:
     assert manifest["tokens"] == sum(shard["tokens"] for shard in shards)
     there = {path.name for path in (tmp_path / "out").iterdir()}
     assert there == {".guardtok", "manifest.json", "b.jsonl.00000.npy", "b.jsonl.00000.index.npy"}
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_a_value_that_all_rows_share_is_not_read_for_all_at_once(tmp_path: Path, *, dictionary: bool) -> None:
+    """Fifty kilobytes of Parquet stand for five gigabytes of text."""
+    words = pa.array(["<|im_end|>", "x" * 1_000_000])
+    table = pa.table({"text": pa.DictionaryArray.from_arrays(pa.array([1] * 4_999 + [0], pa.int32()), words)})
+    pq.write_table(table, tmp_path / "a.parquet", store_schema=dictionary)
+    [file] = find_files([str(tmp_path)])
+    assert file.size < 100_000
+    sizes = [len(each) for each in read_tables(file, ["text"], None)]
+    assert sum(sizes) == 5_000
+    assert max(sizes) <= 200

@@ -145,5 +145,8 @@ def serve() -> None:
             piece: Piece = pickle.load(sys.stdin.buffer)  # noqa: S301 - as above
         except EOFError:
             return
-        pickle.dump(do_piece(job, piece), answers)
-        answers.flush()
+        try:
+            pickle.dump(do_piece(job, piece), answers)
+            answers.flush()
+        except BrokenPipeError:
+            os._exit(1)  # Nobody waits for it: the parent was killed.
