@@ -321,6 +321,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing_half(tmp_path: Path, monkeyp
     monkeypatch.setattr(output.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         scan_files([str(tmp_path / "a.jsonl")], plain("drop"), output=str(tmp_path / "none"), processes=1)
+    assert not list((tmp_path / "none").rglob("*.json*"))
     monkeypatch.setattr(output.os, "fsync", real)
     monkeypatch.setattr(work, "write_records", _full)
     result = scan_files([str(tmp_path / "a.jsonl")], plain("drop"), output=str(tmp_path / "out"), processes=1)

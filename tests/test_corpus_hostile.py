@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,13 +17,40 @@ from corpora import plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guardtok.corpus import scan
+from guardtok.corpus import local, scan
 from guardtok.corpus.files import find_files
+from guardtok.corpus.local import run_here
 from guardtok.corpus.scan import ScanResult, scan_files
 from guardtok.corpus.tables import read_tables
+from guardtok.corpus.work import Piece
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from guardtok.corpus.result import FileResult
+
+
+@dataclass(frozen=True)
+class Large:
+    """A job that fits no pipe."""
+
+    output: None = None
+    ballast: bytes = bytes(1 << 20)
+
+    def do(self, piece: Piece, result: FileResult) -> None:
+        """Do nothing."""
+
+
+def test_a_process_that_dies_before_it_has_read_its_job_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without memory for a second process, or without a working Python there."""
+    monkeypatch.setattr(local, "_PROGRAM", "raise SystemExit")
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("a")
+    pieces = [Piece(file) for file in find_files([str(tmp_path)])]
+    results = [result for _, result in run_here(Large(), pieces, 2)]
+    assert ["died 3 times" in result.problems[0].fact for result in results] == [True, True]
 
 
 def escaped(folder: Path, name: str, data: bytes, action: str = "escape") -> tuple[ScanResult, Path]:

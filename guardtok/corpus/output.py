@@ -160,11 +160,16 @@ class Output:
             filesystem.pipe_file(place, json.dumps(value).encode())
             return
         part = f"{place}.{os.getpid()}"
-        with open(part, "w", encoding="ascii") as file:  # noqa: PTH123 - as above
-            json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, place)  # noqa: PTH105 - as above
+        try:
+            with open(part, "w", encoding="ascii") as file:  # noqa: PTH123 - as above
+                json.dump(value, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, place)  # noqa: PTH105 - as above
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(part)  # noqa: PTH108 - as above
+            raise
 
     def _read(self, place: str) -> dict[str, Any] | None:
         filesystem, _ = file_system(self.url)
