@@ -82,7 +82,10 @@ def test_the_page_names_no_option_that_is_not_there() -> None:
         (["policy", "explian"], "Did you mean 'explain'?"),
         (
             ["quux"],
-            "There are demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, fuzz, scan, tokenize, serve.",
+            (
+                "There are demo, encode, check, sanitize, policy, tokens, extend, resize, doctor, fuzz, scan, "
+                "tokenize, serve."
+            ),
         ),
         (["\x1b[31m"], r"\x1b[31m"),
         (["check", "--polcy", "strict", "x"], "--policy"),
