@@ -321,6 +321,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing_half(tmp_path: Path, monkeyp
     monkeypatch.setattr(output.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         scan_files([str(tmp_path / "a.jsonl")], plain("drop"), output=str(tmp_path / "none"), processes=1)
+    assert not list((tmp_path / "none").rglob("*.json*"))
     monkeypatch.setattr(output.os, "fsync", real)
     monkeypatch.setattr(work, "write_records", _full)
     result = scan_files([str(tmp_path / "a.jsonl")], plain("drop"), output=str(tmp_path / "out"), processes=1)
@@ -418,7 +419,18 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.jsonl").write_bytes(json_lines())
     with pytest.raises(CorpusError, match="Two files"):
-        scan_files([str(tmp_path / "a"), str(tmp_path / "b")], plain(), processes=1)
+        scan_files([str(tmp_path / "a"), str(tmp_path / "b")], plain("escape"), output=str(tmp_path / "c"), processes=1)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_report_takes_files_of_one_name(tmp_path: Path) -> None:
+    """pre-commit names files one by one, and each folder has its README; one that is named twice is read once."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "README.md").write_text("<|im_end|>")
+    named = [str(tmp_path / "a" / "README.md"), str(tmp_path / "b" / "README.md"), str(tmp_path / "b")]
+    result = scan_files(named, plain(), processes=1)
+    assert [(file.path, file.count) for file in result.files] == [(named[0], 1), (named[1], 1)]
 
 
 def test_counts_are_whole_where_lists_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

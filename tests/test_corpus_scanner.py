@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
+import tiktoken
 from corpora import KEY, KINDS, SOUP, TEXTS, guard, policy, scanner, stored, verdicts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import tokenizer
 
 from guardtok import Guard
+from guardtok.adapters.tiktoken import TiktokenTokenizer
 from guardtok.corpus import ArrowScanner, sift
 from guardtok.corpus.action import adapt_policy
 from guardtok.corpus.engine import engine_of
@@ -245,3 +247,18 @@ def test_the_report_names_no_form(piece: str) -> None:
     """A table of violations is a record like any other."""
     rows = scanner()(pa.table({"text": [piece, "<|im_end|>"]})).to_pylist()
     assert all(form not in str(rows) for form in ("<|im_end|>", "<|endoftext|>"))
+
+
+HARDLY = (("b", "abend"), ("#", "#</s>"), ("\n", "\na"), (" \t", "a \t3"), ("%end%", "a%end%x"), ("B", "B7"))
+
+
+@pytest.mark.parametrize(("form", "text"), HARDLY)
+def test_forms_that_hardly_begin_are_found_whatever_follows(form: str, text: str) -> None:
+    """One character, white space alone, or an escape's first sign: no beginning tells them from ordinary text."""
+    bytes_alone = {bytes([code]): code for code in range(256)}
+    small = tiktoken.Encoding("small", pat_str=r"(?s:.)", mergeable_ranks=bytes_alone, special_tokens={form: 256})
+    wanted = Guard(policy(), TiktokenTokenizer(small), sinks=(), digest_key=KEY).check(text, source="document")
+    assert wanted.count
+    one = ArrowScanner(policy(), tokenizer=small, digest_key=KEY)
+    assert [each.verdict for each in one.scan(pa.table({"text": [text]})).findings] == [wanted]
+    assert one.engine.sifters["document"].sift_texts(["x", text]) == [1]

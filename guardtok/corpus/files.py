@@ -52,7 +52,7 @@ class CorpusFile:
 
     Attributes:
         path: The path as it was named, or the URL.
-        place: The same, wherever a process runs.
+        place: The same, wherever a process runs: a path from the root, or a URL.
         name: What it is called below the folder that was named, with `/`; its output is called the same.
         format: How its rows are written.
         compression: `gzip`, `zstd` or None.
@@ -76,8 +76,13 @@ class CorpusFile:
         """
         import pyarrow as pa
 
-        filesystem, path = file_system(self.place)
-        return pa.OSFile(path) if is_local(filesystem) else pa.PythonFile(filesystem.open(path, "rb"), mode="r")
+        if "://" in self.place:
+            filesystem, path = file_system(self.place)
+            return pa.PythonFile(filesystem.open(path, "rb"), mode="r")
+        try:
+            return pa.OSFile(self.place)
+        except UnicodeEncodeError:  # Its name is not UTF-8, and Arrow takes no other.
+            return pa.PythonFile(open(self.place, "rb"), mode="r")  # noqa: PTH123 - closed with what holds it
 
     def open_stream(self) -> pa.NativeFile:
         """Open the file to be read from its beginning, decompressed.
@@ -103,17 +108,13 @@ def find_files(paths: Iterable[str], wanted: FileFormat | None = None) -> list[C
         wanted: The format of all files, whatever they are called.
 
     Raises:
-        CorpusError: There is no such file, or two files have one name.
+        CorpusError: There is no such file.
         MissingExtraError: fsspec, or what it needs for a URL, is not installed.
     """
     found: dict[str, CorpusFile] = {}
     for path in paths:
         for each in _find(path, wanted):
-            if each.name in found:
-                if found[each.name].path == each.path:
-                    continue
-                raise CorpusError(f"Two files are called {visible(each.name)!r} below the folders that were named.")
-            found[each.name] = each
+            found.setdefault(each.place, each)
     return list(found.values())
 
 

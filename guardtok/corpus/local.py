@@ -86,8 +86,9 @@ class _Worker:
         command = [sys.executable, "-c", _PROGRAM, *map(os.path.abspath, filter(None, sys.path))]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - this Python
         if process.stdin is not None:
-            process.stdin.write(self._job)
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # It is dead already; who asks it something learns that.
+                process.stdin.write(self._job)
+                process.stdin.flush()
         return process
 
     def do(self, piece: Piece) -> FileResult:
@@ -145,5 +146,8 @@ def serve() -> None:
             piece: Piece = pickle.load(sys.stdin.buffer)  # noqa: S301 - as above
         except EOFError:
             return
-        pickle.dump(do_piece(job, piece), answers)
-        answers.flush()
+        try:
+            pickle.dump(do_piece(job, piece), answers)
+            answers.flush()
+        except BrokenPipeError:
+            os._exit(1)  # Nobody waits for it: the parent was killed.

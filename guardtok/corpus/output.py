@@ -19,7 +19,9 @@ from guardtok.errors import CorpusError
 from guardtok.violation import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from guardtok.corpus.files import CorpusFile
 
 _STATE = ".guardtok"
 
@@ -78,6 +80,33 @@ class Output:
         filesystem.makedirs(f"{root}/{_STATE}/part", exist_ok=True)
         self._write(place, wanted)
 
+    def take(self, files: Sequence[CorpusFile]) -> list[CorpusFile]:
+        """Return the files that are to be written here again: all but those that a run wrote here.
+
+        Raises:
+            CorpusError: Two of them have one name.
+        """
+        filesystem, root = file_system(self.url)
+        inside = (root if is_local(filesystem) else filesystem.unstrip_protocol(root)).rstrip("/") + "/"
+        taken = {}
+        for file in files:
+            if file.place.startswith(inside):
+                continue
+            if file.name in taken:
+                raise CorpusError(f"Two files are called {visible(file.name)!r} below the folders that were named.")
+            taken[file.name] = file
+        return list(taken.values())
+
+    def remove(self, name: str) -> None:
+        """Remove a file that is there, or is not.
+
+        Raises:
+            OSError: The system refuses.
+        """
+        filesystem, root = file_system(self.url)
+        with suppress(FileNotFoundError):
+            filesystem.rm_file(f"{root}/{name}")
+
     @contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
         """Open a file that appears under its name when the block ends, and vanishes when the block fails.
@@ -131,11 +160,16 @@ class Output:
             filesystem.pipe_file(place, json.dumps(value).encode())
             return
         part = f"{place}.{os.getpid()}"
-        with open(part, "w", encoding="ascii") as file:  # noqa: PTH123 - as above
-            json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, place)  # noqa: PTH105 - as above
+        try:
+            with open(part, "w", encoding="ascii") as file:  # noqa: PTH123 - as above
+                json.dump(value, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, place)  # noqa: PTH105 - as above
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(part)  # noqa: PTH108 - as above
+            raise
 
     def _read(self, place: str) -> dict[str, Any] | None:
         filesystem, _ = file_system(self.url)

@@ -78,11 +78,9 @@ class RecordScan:
         try:
             for record in records:
                 batch.append(record)
-                size += (
-                    _RECORD
-                    + len(record.raw)
-                    + (sum(map(len, record.value)) if self._file.format is FileFormat.CSV else 0)
-                )
+                size += _RECORD + len(record.raw)
+                if self._file.format is FileFormat.CSV:
+                    size += sum(map(len, record.value or ()))
                 if size >= _BATCH:
                     yield batch
                     batch, size = [], 0

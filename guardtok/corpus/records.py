@@ -6,6 +6,7 @@ output: nobody looked at it.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -68,7 +69,7 @@ def read_records(file: CorpusFile, max_chars: int) -> Iterator[Record]:
     Raises:
         OSError: It cannot be read to its end.
         BinaryFileError: It is to be a text, and is none.
-        CorpusError: It is no CSV, or from some row on none.
+        CorpusError: It is no CSV, or from some row on none; or a text in UTF-16.
     """
     with file.open_stream() as stream:
         if file.format is FileFormat.JSONL:
@@ -95,7 +96,8 @@ def _read_lines(stream: pa.NativeFile) -> Iterator[bytes | None]:
 
 
 def _read_json_lines(stream: pa.NativeFile) -> Iterator[Record]:
-    for row, line in enumerate(_read_lines(stream)):
+    for row, read in enumerate(_read_lines(stream)):
+        line = read.removeprefix(codecs.BOM_UTF8) if read and not row else read
         if line is None:
             problem = Problem(f"The line has more than {MAX_LINE:,} bytes and was not read.", row)
             yield Record(row, row + 1, None, problem=problem)
@@ -143,7 +145,12 @@ def _read_csv(stream: pa.NativeFile, file: CorpusFile) -> Iterator[Record]:
         row, line = 0, reader.line_num + 1
         for cells in reader:
             problem = None
-            if any(not cell.isascii() and _has_escapes(cell) for cell in cells):
+            if cells and len(cells) != len(header):
+                # Some readers then take the first cell for the row's name, and every other for its neighbour.
+                fact = f"The row has {len(cells)} fields, and the first line names {len(header)}."
+                yield Record(row, line, None, problem=Problem(fact, row))
+                row, cells = row + 1, []  # noqa: PLW2901
+            elif any(not cell.isascii() and _has_escapes(cell) for cell in cells):
                 cells = [cell.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for cell in cells]  # noqa: PLW2901
                 problem = Problem(NOT_UTF8, row)
             if cells:
@@ -167,6 +174,8 @@ def _has_escapes(cell: str) -> bool:
 
 def _read_text(stream: pa.NativeFile, max_chars: int) -> Record:
     data = stream.read(_PROBE)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # UTF-32's begins like one of them.
+        raise CorpusError("The text is UTF-16 or UTF-32, and was not read. Convert it to UTF-8.")
     if b"\0" in data:
         raise BinaryFileError
     bound = 4 * max_chars + _PROBE
@@ -222,9 +231,9 @@ class CsvColumn:
         self.at = header.index(path)
 
     def texts(self, value: list[str]) -> list[tuple[str, Callable[[str], None]]]:
-        """Return the text of a row, if it has one, with a function that replaces it."""
+        """Return the text of a row with a function that replaces it."""
         at = self.at
-        return [(value[at], lambda text: value.__setitem__(at, text))] if at < len(value) else []
+        return [(value[at], lambda text: value.__setitem__(at, text))]
 
 
 @contextmanager
@@ -244,11 +253,12 @@ def write_records(file: CorpusFile, sink: Any) -> Iterator[Callable[[Record], No
             yield lambda record: out.write(_dump(record) if record.changed else record.raw)
             return
         text = io.StringIO()
-        rows = csv.writer(text, delimiter=delimiter_of(file), lineterminator="\n")
+        # Only what is in its own line ending does the writer put in quotes: each of the two would end a row.
+        rows = csv.writer(text, delimiter=delimiter_of(file), lineterminator="\r\n")
 
         def write(record: Record) -> None:
             rows.writerow(record.value)
-            out.write(text.getvalue().encode("utf-8", "replace"))
+            out.write(text.getvalue().removesuffix("\r\n").encode("utf-8", "replace") + b"\n")
             text.seek(0)
             text.truncate()
 
@@ -274,7 +284,8 @@ class _KeptOpen:
 def _dump(record: Record) -> bytes:
     if isinstance(record.value, (bytes, str)):
         return record.value if isinstance(record.value, bytes) else record.value.encode()
+    ending = b"\r\n" if record.raw.endswith(b"\r\n") else b"\n"
     try:
-        return json.dumps(record.value, ensure_ascii=False).encode() + b"\n"
+        return json.dumps(record.value, ensure_ascii=False).encode() + ending
     except UnicodeEncodeError:
-        return json.dumps(record.value).encode() + b"\n"
+        return json.dumps(record.value).encode() + ending

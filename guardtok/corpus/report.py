@@ -84,7 +84,8 @@ def _results(finding: dict[str, Any]) -> Iterable[dict[str, Any]]:
 def _uri(path: str) -> str:
     from urllib.parse import quote
 
-    return quote(path, safe="/:@")
+    uri = quote(path, safe="/:@", errors="surrogateescape")
+    return uri if "://" in uri or ":" not in uri.partition("/")[0] else f"./{uri}"
 
 
 def _version() -> str:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from guardtok.corpus.finding import RowFinding
 
 LISTED = 1_000
-"""So many findings of a file, and problems, are listed one by one; the rest are counted."""
+"""So many findings of a file, and problems, are listed one by one, and of findings with several fewer; the rest are
+counted."""
 
 
 class Kind(NamedTuple):
@@ -57,6 +58,7 @@ class FileResult:
         shards: What was written, as plain JSON values.
         skipped: Why the file was not scanned, or None.
         part: Which part of the file this is, from 0.
+        violations: How many there are in the findings that are listed.
     """
 
     path: str
@@ -74,6 +76,7 @@ class FileResult:
     shards: list[dict[str, Any]] = field(default_factory=list)
     skipped: str | None = None
     part: int = 0
+    violations: int = 0
 
     @property
     def failed(self) -> bool:
@@ -92,8 +95,9 @@ class FileResult:
             if beyond > 0:
                 source = verdict.violations[0].source
                 self.kinds[Kind("*", "*", None, source, finding.column, verdict.action.value)] += beyond
-            if len(self.findings) < LISTED:
+            if self.violations < LISTED:
                 self.findings.append({"path": self.path, **finding.to_dict()})
+                self.violations += max(1, len(verdict.violations))
 
     def trouble(self, problem: Problem) -> None:
         """List a problem while there is room."""
@@ -101,6 +105,12 @@ class FileResult:
             self.problems.append(Problem(problem.fact, problem.row, problem.column, self.path))
         else:
             self.unlisted += 1
+
+    def cut(self, room: int) -> None:
+        """List no more than so many findings and problems."""
+        del self.findings[room:]
+        self.unlisted += len(self.problems[room:])
+        del self.problems[room:]
 
     def add(self, other: FileResult) -> None:
         """Add the counts of another part, or of another file; and its lists, while there is room."""

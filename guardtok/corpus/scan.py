@@ -24,11 +24,14 @@ from guardtok.errors import CorpusError
 from guardtok.violation import broken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from guardtok.corpus.files import FileFormat
     from guardtok.corpus.scanner import ArrowScanner
 
+
+_LISTED = 100_000
+"""So many findings and problems of all files are listed, about, each file's share at least one."""
 
 _WORTH_PROCESSES = 64 << 20
 """Fewer bytes are scanned in this process, before others would have started, unless a number is given."""
@@ -115,7 +118,7 @@ def scan_files(  # noqa: PLR0913 - what the command line asks for
         advance: Called with the bytes of each piece that is done, and its result.
 
     Raises:
-        CorpusError: There is no such file, or the output cannot be used.
+        CorpusError: There is no such file, two are to be written under one name, or the output cannot be used.
         MissingExtraError: Something that is needed is not installed.
     """
     if scanner.action is not CorpusAction.REPORT and output is None:
@@ -123,24 +126,35 @@ def scan_files(  # noqa: PLR0913 - what the command line asks for
     files = find_files(paths, file_format)
     target = None if output is None else output_at(output)
     if target is not None:
+        files = target.take(files)
         target.prepare(_settings(scanner), resume=resume)
     pieces = plan_pieces(files, split=scanner.action is CorpusAction.REPORT, count=count_groups)
     begin(sum(piece.weight for piece in pieces))
+    answers = run_pieces(engine, Job(scanner, target), pieces, processes)
+    result = collect(files, answers, advance, fail_fast=fail_fast)
+    if target is not None and not result.stopped:
+        target.clean()
+    return result
+
+
+def collect(
+    files: Sequence[CorpusFile],
+    answers: Iterable[tuple[Piece, FileResult]],
+    advance: Callable[[int, FileResult], None],
+    *,
+    fail_fast: bool,
+) -> ScanResult:
+    """Put together the results of pieces, in whatever order they come; at a problem stop, if that is asked."""
     done: dict[str, list[FileResult]] = {file.path: [] for file in files}
+    room = max(1, _LISTED // max(1, len(files)))
     stopped = False
-    for piece, result in run_pieces(engine, Job(scanner, target), pieces, processes):
+    for piece, result in answers:
+        result.cut(room)
         done[piece.file.path].append(result)
         advance(piece.weight, result)
         if fail_fast and result.failed:
             stopped = True
             break
-    if target is not None and not stopped:
-        target.clean()
-    return join_parts(files, done, stopped=stopped)
-
-
-def join_parts(files: Sequence[CorpusFile], done: Mapping[str, list[FileResult]], *, stopped: bool) -> ScanResult:
-    """Return the results of files, of the results of their parts by path."""
     results = tuple(_join(file, done[file.path]) for file in files)
     total = FileResult("")
     for result in results:

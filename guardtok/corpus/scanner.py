@@ -225,7 +225,8 @@ class _Run:
         if not replaced:
             return values
         self.changed = True
-        return pa.DictionaryArray.from_arrays(values.indices, _replace(words, replaced).cast(kind))
+        changed = _replace(words, replaced).cast(kind)
+        return pa.DictionaryArray.from_arrays(values.indices, changed, ordered=values.type.ordered)
 
     def _judge_all(self, values: pa.Array) -> Iterator[tuple[int, Judged, bool]]:
         """Yield number and judgement of each text in which something is to be found, and whether it is ill-formed."""

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 BATCH = 16 << 20
 """So many bytes of a table, about, are read at once."""
+
+_MAX_BATCH = 64 << 20
+"""So many bytes of a column may be read at once where its rows share their values."""
 
 _FILE_MARK = b"ARROW1"
 """How an Arrow file begins, and an Arrow stream does not."""
@@ -64,12 +68,12 @@ def read_tables(file: CorpusFile, columns: Sequence[str] | None, groups: Sequenc
         if file.format is FileFormat.PARQUET:
             parquet = pq.ParquetFile(opened, buffer_size=_BUFFER, pre_buffer=False)
             names = None if columns is None else [name for name in columns if name in parquet.schema_arrow.names]
-            wanted = range(parquet.num_row_groups) if groups is None else groups
+            every = range(parquet.num_row_groups) if groups is None else groups
+            wanted = [group for group in every if parquet.metadata.row_group(group).num_rows]
             if not wanted:
                 yield parquet.schema_arrow.empty_table()
             for group in wanted:
-                meta = parquet.metadata.row_group(group)
-                rows = max(1, min(_MAX_ROWS, meta.num_rows * BATCH // max(1, meta.total_byte_size)))
+                rows = _rows_at_once(file, parquet, group, names)
                 for batch in parquet.iter_batches(rows, row_groups=[group], columns=names):
                     yield pa.Table.from_batches([batch])
             return
@@ -77,6 +81,40 @@ def read_tables(file: CorpusFile, columns: Sequence[str] | None, groups: Sequenc
             rows = max(1, len(batch) * BATCH // max(1, batch.nbytes))
             for start in range(0, max(1, len(batch)), rows):
                 yield pa.Table.from_batches([batch.slice(start, rows)])
+
+
+def _rows_at_once(file: CorpusFile, parquet: pq.ParquetFile, group: int, names: Sequence[str] | None) -> int:
+    """Return how many rows of a row group to read at once.
+
+    How large it says it is counts a value of a dictionary once, however many rows have it: kilobytes may stand for
+    gigabytes. So of such columns the longest value is looked for first; those inside of others are left to their luck.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    meta = parquet.metadata.row_group(group)
+    rows = max(1, min(_MAX_ROWS, int(meta.num_rows) * BATCH // max(1, int(meta.total_byte_size))))
+    columns = [meta.column(at) for at in range(meta.num_columns)]
+    suspects = [
+        column.path_in_schema
+        for column in columns
+        if column.has_dictionary_page
+        and column.physical_type == "BYTE_ARRAY"
+        and column.path_in_schema in (parquet.schema_arrow.names if names is None else names)
+        and column.total_uncompressed_size * min(rows, meta.num_rows) > _MAX_BATCH
+    ]
+    if not suspects:
+        return rows
+    with file.open() as opened:
+        coded = pq.ParquetFile(
+            opened, metadata=parquet.metadata, read_dictionary=suspects, pre_buffer=False, buffer_size=_BUFFER
+        )
+        for batch in coded.iter_batches(1, row_groups=[group], columns=suspects):
+            words = (column.dictionary for column in batch.columns if pa.types.is_dictionary(column.type))
+            longest = max((int(pc.max(pc.binary_length(each)).as_py() or 1) for each in words), default=1)
+            return max(1, min(rows, _MAX_BATCH // max(1, longest)))
+    return rows
 
 
 def _arrow_batches(opened: pa.NativeFile) -> Iterator[pa.RecordBatch]:

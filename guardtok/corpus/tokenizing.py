@@ -20,7 +20,7 @@ from guardtok.corpus.engine import engine_of
 from guardtok.corpus.files import find_files
 from guardtok.corpus.finding import Problem
 from guardtok.corpus.output import output_at
-from guardtok.corpus.scan import ScanEngine, ScanResult, join_parts, run_pieces
+from guardtok.corpus.scan import ScanEngine, ScanResult, collect, run_pieces
 from guardtok.corpus.work import Piece
 from guardtok.errors import (
     CorpusError,
@@ -98,12 +98,19 @@ class TokenizeJob:
         guard = engine_of(self.spec).guard
         shard = _Shard(self, piece.file.name)
         documents = read_documents(piece.file, self.column, guard.policy.limits.max_chars, result)
-        for row, ids in _encode_all(guard, documents, self, result):
-            shard.add(row, ids)
-            if shard.tokens >= self.shard:
+        try:
+            for row, ids in _encode_all(guard, documents, self, result):
+                shard.add(row, ids)
+                if shard.tokens >= self.shard:
+                    result.shards.append(shard.write())
+            if shard.rows:
                 result.shards.append(shard.write())
-        if shard.rows:
-            result.shards.append(shard.write())
+        except BaseException:
+            # A file that is not whole is not there at all; whoever reads shards cannot tell where it broke off.
+            result.texts = 0
+            while result.shards:
+                shard.remove(result.shards.pop())
+            raise
         result.tokens = sum(each["tokens"] for each in result.shards)
 
 
@@ -192,7 +199,7 @@ class _Shard:
             case ShardFormat.NPY:
                 starts = np.cumsum(lengths) - lengths
                 index = np.stack([starts, lengths, np.array(self.rows, np.int64)], axis=1)
-                _save(job.output, f"{self.name}.{self.number:05}.index.npy", _npy(index))
+                _save(job.output, _index_of(path), _npy(index))
                 digest = _save(job.output, path, _npy(np.concatenate(documents)))
             case ShardFormat.ARROW:
                 digest = _save(job.output, path, _arrow(self.rows, documents))
@@ -202,6 +209,16 @@ class _Shard:
         self.number += 1
         self._begin()
         return said
+
+    def remove(self, said: dict[str, Any]) -> None:
+        """Remove what `write` wrote."""
+        self.job.output.remove(said["path"])
+        if self.job.format is ShardFormat.NPY:
+            self.job.output.remove(_index_of(said["path"]))
+
+
+def _index_of(path: str) -> str:
+    return f"{path.removesuffix('.npy')}.index.npy"
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:
@@ -311,6 +328,7 @@ def tokenize_files(  # noqa: PLR0913 - what the command line asks for
     end = find_separator(guard, separator)
     files = find_files(paths, file_format)
     target = output_at(output)
+    files = target.take(files)
     tokenizer = guard.tokenizer
     width = 2 if tokenizer is not None and tokenizer.n_vocab <= _NARROW else 4
     settings = {
@@ -328,16 +346,8 @@ def tokenize_files(  # noqa: PLR0913 - what the command line asks for
     job = TokenizeJob(scanner.spec, source, column, end and end[1], width, max(1, shard), shard_format, target)
     pieces = [Piece(file, weight=file.size) for file in files]
     begin(sum(piece.weight for piece in pieces))
-    done: dict[str, list[FileResult]] = {file.path: [] for file in files}
-    stopped = False
-    for piece, result in run_pieces(engine, job, pieces, processes):
-        done[piece.file.path].append(result)
-        advance(piece.weight, result)
-        if fail_fast and result.failed:
-            stopped = True
-            break
-    whole = join_parts(files, done, stopped=stopped)
-    if not stopped:
+    whole = collect(files, run_pieces(engine, job, pieces, processes), advance, fail_fast=fail_fast)
+    if not whole.stopped:
         totals = {"documents": whole.total.texts, "tokens": whole.total.tokens, "left_out": whole.total.dropped}
         sources = [
             {"path": file.name, "rows": one.rows, "problems": len(one.problems) + one.unlisted, "shards": one.shards}

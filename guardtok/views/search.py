@@ -234,12 +234,13 @@ def _search_shape(shape: bytes, lookout: Lookout) -> list[Match]:
 def may_go_on(shape: bytes, lookout: Lookout) -> bool:
     """Whether a form may begin as a tight shape does, as far as the shape is plain: to know is cheap, to read is not.
 
-    A shape that is no beginning of any form ends one, unless it is all of one, or its last byte may be a disguise.
+    A shape that is no beginning of any form ends one, unless it is all of one, or its last byte may be a disguise. A
+    form of one character, or that begins with an introducer, has no beginnings; one of white space has no shape.
     """
     beginnings = lookout.beginnings
-    for end in range(2, len(shape) + 1):
+    for end in range(1, len(shape) + 1):
         if shape[:end] not in beginnings:
-            return shape[end - 1 : end] in _SIGNS or shape[:end] in lookout.wholes
+            return shape[end - 1 : end] in _SIGNS or shape[:end] in lookout.wholes or b"" in lookout.wholes
     return True  # More follows than was looked at.
 
 
