@@ -293,6 +293,23 @@ def test_half_a_body_goes_nowhere() -> None:
     assert (app.received, sent) == ([], [])
 
 
+def test_what_the_servers_receive_raises_is_the_servers_own() -> None:
+    """A server that gives up a slow client answers it by itself: that is no failure of the guard, and nothing is sent."""
+
+    class GivenUpError(Exception):
+        pass
+
+    async def receive() -> Any:  # noqa: ANN401
+        raise GivenUpError
+
+    told: list[Any] = []
+    app, guarded = door(told.append)
+    scope = {"type": "http", "method": "POST", "path": "/v1/messages", "headers": []}
+    with pytest.raises(GivenUpError):
+        asyncio.run(guarded(scope, receive, told.append))
+    assert (app.received, told) == ([], [])
+
+
 def test_the_callers_scope_stays_as_it_was() -> None:
     """Other middlewares hold it."""
     scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/messages"}

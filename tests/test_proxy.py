@@ -12,11 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import Router
 
+from guardtok import Guard
+from guardtok.gateway.gatekeeper import Gatekeeper
+from guardtok.gateway.live import LiveGuard
 from guardtok.gateway.proxy.envelope import Envelope
 from guardtok.gateway.proxy.forwarder import Forwarder
 from guardtok.gateway.proxy.headers import HOP_BY_HOP, end_to_end, for_upstream
-from guardtok.gateway.proxy.service import speech
+from guardtok.gateway.proxy.service import guarded, speech
 from guardtok.gateway.proxy.upstream import Patience, Upstream, UpstreamError
+from guardtok.gateway.settings import Settings
 from tests.serving import until
 from tests.upstream import StandIn, free_port, served
 
@@ -31,18 +35,19 @@ STREAM = BODY | {"stream": True}
 
 
 @contextlib.contextmanager
-def proxied(url: str, **patience: float) -> Iterator[httpx.Client]:
-    """Serve the bare proxy in front of a URL; yields a client of it."""
+def proxied(url: str, *, guard: Guard | None = None, **patience: float) -> Iterator[httpx.Client]:
+    """Serve the proxy in front of a URL, bare or behind the middleware; yields a client of it."""
     waits = Patience(**patience)
     forwarder = Forwarder(Upstream.parse(url), waits, speech)
+    app = forwarder if guard is None else guarded(forwarder, Gatekeeper(LiveGuard(guard)), Settings())
 
     @contextlib.asynccontextmanager
     async def living(_app: object) -> AsyncIterator[None]:
         yield
         await forwarder.aclose()
 
-    app = Envelope(Router(default=forwarder, lifespan=living), waits.client, speech)
-    with served(app, lifespan="on") as front, httpx.Client(base_url=front, timeout=30) as client:
+    served_app = Envelope(Router(default=app, lifespan=living), waits.client, speech)
+    with served(served_app, lifespan="on") as front, httpx.Client(base_url=front, timeout=30) as client:
         yield client
 
 
@@ -344,10 +349,11 @@ def test_a_slow_client_holds_the_upstream_back_and_is_given_up(behind: tuple[Sta
     assert stand_in.sent < 40_000_000
 
 
-def test_half_a_body_is_a_408(behind: tuple[StandIn, str]) -> None:
+@pytest.mark.parametrize("guard", [None, Guard.load("strict", sinks=[])], ids=["bare", "guarded"])
+def test_half_a_body_is_a_408(behind: tuple[StandIn, str], guard: Guard | None) -> None:
     """Who announces a body and does not send it is not waited for."""
     with (
-        proxied(behind[1], client=0.3) as client,
+        proxied(behind[1], guard=guard, client=0.3) as client,
         socket.create_connection((client.base_url.host, client.base_url.port)) as raw,
     ):
         raw.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")

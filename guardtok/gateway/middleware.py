@@ -156,16 +156,17 @@ class GuardtokMiddleware:
     async def _admit(
         self, headers: Headers, receive: Receive, route: Route, call: Call, snapshot: Snapshot
     ) -> _Admitted | Decision:
+        # What the server's `receive` raises is the server's own to answer, and no failure of the guard.
         try:
             if route.is_stored or not route.is_known:
                 return _Admitted(await _read_nothing(receive, headers), route.protocol)
             encoding = bodies.encoding_of(headers)
             raw = await bodies.read(receive, self._settings.max_body, headers)
-            if len(raw) < LARGE and encoding == "identity":
-                return self._judge(raw, encoding, route, call, snapshot)
-            return await asyncio.to_thread(self._judge, raw, encoding, route, call, snapshot)
-        except bodies.DisconnectedError:
-            raise
+        except RequestError as error:
+            return self._running.gatekeeper.turn_away(error, route.protocol, call, snapshot).decision
+        judge = partial(self._judge, raw, encoding, route, call, snapshot)
+        try:
+            return judge() if len(raw) < LARGE and encoding == "identity" else await asyncio.to_thread(judge)
         except BaseException as error:
             if not is_failure(error):
                 raise
