@@ -85,10 +85,10 @@ def write(folder: Path, findings: Sequence[Finding], target: str) -> list[str]:
     return notes
 
 
-def vector_name(finding: Finding) -> str:
-    """Return the name of a finding's vector, the same wherever it is found."""
+def vector_name(finding: Finding, target: str) -> str:
+    """Return the name of a finding's vector, the same on every run; targets may share a directory."""
     case, outcome = finding.case, finding.outcome
-    digest = hashlib.sha256(f"{outcome.oracle}\n{outcome.cause}\n{case.to_json()}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{target}\n{outcome.oracle}\n{outcome.cause}\n{case.to_json()}".encode()).hexdigest()
     return f"{outcome.oracle.value.replace(' ', '-')}-{digest[:12]}"
 
 
@@ -96,7 +96,7 @@ def as_vector(finding: Finding, target: str) -> dict[str, Any]:
     """Return a finding as a vector."""
     case, outcome = finding.case, finding.outcome
     return {
-        "id": vector_name(finding),
+        "id": vector_name(finding, target),
         "class": case.attack,
         "target": target,
         "shape": case.shape,
