@@ -276,6 +276,15 @@ def test_targets_may_share_a_corpus(tmp_path: Path) -> None:
     assert sorted(targets) == ["Others", "Twins"]
 
 
+def test_a_folder_full_of_garbage_is_told_in_a_few_lines(tmp_path: Path) -> None:
+    """A report is for people."""
+    for number in range(100):
+        (tmp_path / f"{number}.json").write_bytes(b"\xff")
+    notes = fuzz(fuzz_targets.good, cases=0, seconds=None, corpus=tmp_path).notes
+    assert len(notes) == 21
+    assert notes[-1] == "corpus: 80 more are left out"
+
+
 def test_a_line_to_reproduce_reproduces() -> None:
     """What is wrong with the vocabulary is seen again by its case, and the line names the policy."""
     (finding,) = fuzz(fuzz_targets.Twins(), cases=0, seconds=None).findings

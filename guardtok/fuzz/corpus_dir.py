@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KIND = "fuzz"
 MAX_BYTES = 16_000_000
+MAX_NOTES = 20
 FILE = "fuzz-{}.json"
 
 
@@ -46,7 +47,8 @@ def read(folder: Path) -> tuple[list[Case], list[str]]:
             continue
         for case in found:
             cases[case] = None
-    return list(cases), notes
+    more = [f"corpus: {len(notes) - MAX_NOTES:,} more are left out"] if len(notes) > MAX_NOTES else []
+    return list(cases), notes[:MAX_NOTES] + more
 
 
 def _cases(path: Path) -> list[Case]:
