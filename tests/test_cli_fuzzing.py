@@ -51,6 +51,7 @@ def test_a_finding_is_status_1_and_can_be_repeated() -> None:
         (GOOD, "--oracle", "leek"),
         (GOOD, "--report", "pdf"),
         (GOOD, "--time", "-1"),
+        (GOOD, "--time", "nan"),
         (GOOD, "--case", "{"),
         (GOOD, "--case", "[" * 100_000),
         (GOOD, "--case", '{"attack": "A1"}'),
@@ -79,7 +80,13 @@ def test_every_format_can_be_written_to_a_file(tmp_path: Path) -> None:
     assert json.loads(written["json"])["findings"][0]["oracle"] == "overlap"
     assert json.loads(written["sarif"])["version"] == "2.1.0"
     assert ET.fromstring(written["junit"]).tag == "testsuites"  # noqa: S314 - it was written right here
-    assert guardtok("fuzz", GOOD, "--cases", "0", "--out", tmp_path / "no" / "folder").status == 2
+
+
+def test_a_report_that_has_no_place_is_told_before_the_run(tmp_path: Path) -> None:
+    """Not after it: the tokenizer is not even looked for."""
+    ran = guardtok("fuzz", "no-such-tokenizer", "--out", tmp_path / "no" / "folder")
+    assert ran.status == 2
+    assert "cannot be written" in ran.err
 
 
 def test_a_corpus_keeps_findings(tmp_path: Path) -> None:

@@ -155,7 +155,6 @@ def test_guards_of_requests_are_given_whole_requests() -> None:
         "a request's reserved ids go on unseen",
         "a sanitized request spells a control token",
     }
-    assert "A14" not in fuzz(fuzz_targets.guard(), cases=1, seconds=None, attacks=["A14"]).coverage
 
 
 class Piecemeal(Guard):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,8 +96,9 @@ def fuzz(  # noqa: PLR0913 - the options
     if case is not None:
         _judge_one(case, tokenizer, policy, against)
         return
-    parts = ["guardtok", "fuzz", tokenizer]
-    parts += [word for name, value in (("--policy", policy), ("--against", against)) if value for word in (name, value)]
+    if seconds != seconds:  # noqa: PLR0124 - which only NaN is, and it is no range's
+        raise click.UsageError("--time is a number of seconds.")
+    _check_writable(out)
     with console(stderr=True).status("") as line:
         report = look(
             tokenizer,
@@ -110,7 +110,6 @@ def fuzz(  # noqa: PLR0913 - the options
             corpus=corpus,
             attacks=attacks,
             oracles=oracles,
-            command=visible(shlex.join(parts)),
             on_progress=_progress(line.update),
         )
     _put(_write(report, output), out)
@@ -156,6 +155,15 @@ def _write(report: Report, output: ReportFormat) -> str:
     assert_never(output)
 
 
+def _check_writable(out: Path | None) -> None:
+    """Learn before the run, not after it, that its report has no place."""
+    if out is not None:
+        try:
+            out.open("a", encoding="utf-8").close()
+        except OSError as error:
+            raise MistakeError(f"{visible(str(out))} cannot be written: {error.strerror}.") from error
+
+
 def _put(text: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
@@ -163,7 +171,7 @@ def _put(text: str, out: Path | None) -> None:
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise MistakeError(f"{out} cannot be written: {error.strerror}.") from error
+        raise MistakeError(f"{visible(str(out))} cannot be written: {error.strerror}.") from error
 
 
 def _judge_one(text: str, tokenizer: str, policy: str | None, against: str | None) -> None:

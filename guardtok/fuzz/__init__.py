@@ -11,16 +11,18 @@ The target lives in a process of its own, so that one which hangs or crashes is 
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from guardtok.fuzz.attacks import ATTACKS, MEANING, Oracle
+from guardtok.fuzz.attacks import ATTACKS, MEANING, Oracle, check_attacks
 from guardtok.fuzz.campaign import Plan, Progress, check_hypothesis, run
 from guardtok.fuzz.case import Case, Outcome
 from guardtok.fuzz.findings import Finding, Report
 from guardtok.fuzz.local import Local
 from guardtok.fuzz.prompts import assert_no_forgery
 from guardtok.fuzz.worker import HANG_SECONDS, Worker
+from guardtok.violation import visible
 
 if TYPE_CHECKING:
     import os
@@ -55,7 +57,6 @@ def fuzz(  # noqa: PLR0913 - the options of the command
     attacks: Iterable[str] = (),
     oracles: Iterable[str] = (),
     hang_seconds: float = HANG_SECONDS,
-    command: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Report:
     """Look for texts that a tokenizer or a guard handles wrongly.
@@ -72,7 +73,6 @@ def fuzz(  # noqa: PLR0913 - the options of the command
         attacks: Attack classes, keys of `ATTACKS`; all by default.
         oracles: Names of oracles whose findings count; all by default.
         hang_seconds: So long one case may take.
-        command: What the report gives as the command line to repeat it.
         on_progress: Called after each case.
 
     Raises:
@@ -80,17 +80,14 @@ def fuzz(  # noqa: PLR0913 - the options of the command
         MissingExtraError: Hypothesis is not installed.
         ValueError: No such attack class or oracle.
     """
-    chosen = tuple(attacks)
-    if unknown := set(chosen).difference(ATTACKS):
-        raise ValueError(f"There is no attack class {min(unknown)!r}; there are {', '.join(ATTACKS)}.")
     plan = Plan(
         seed=seed,
         seconds=seconds,
         cases=cases,
         corpus=None if corpus is None else Path(corpus),
-        attacks=chosen,
+        attacks=check_attacks(attacks),
         oracles=tuple(map(Oracle, oracles)),
-        command=command or f"guardtok fuzz {target if isinstance(target, str) else type(target).__name__}",
+        command=visible(shlex.join(_command(target, policy, against))),
     )
     return run(_open(target, policy, against, hang_seconds), plan, on_progress)
 
@@ -109,8 +106,12 @@ def judge(target: object, case: Case, *, policy: str | None = None, against: obj
     """
     asked = _open(target, policy, against, HANG_SECONDS)
     try:
-        asked.open()
-        return asked.ask(case)[1]
+        _, surveyed = asked.open()
+        # What is wrong with the vocabulary itself was seen when it was opened.
+        known = [
+            each for form, _, outcomes in surveyed if case.attack == "A23" and form == case.form for each in outcomes
+        ]
+        return known + [each for each in asked.ask(case)[1] if each not in known]
     finally:
         asked.close()
 
@@ -139,6 +140,17 @@ def fuzz_one_input(
     from guardtok.fuzz.bridge import make_one_input
 
     return make_one_input(target, policy, against)
+
+
+def _command(target: object, policy: str | None, against: object) -> list[str]:
+    """Return the command line that judges the same target; an object has none, and stands there by its class."""
+    options = (("--policy", policy), ("--against", against))
+    given = [word for name, value in options if value is not None for word in (name, _word(value))]
+    return ["guardtok", "fuzz", _word(target), *given]
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else type(value).__name__
 
 
 def _open(target: object, policy: str | None, against: object, hang_seconds: float) -> Asked:

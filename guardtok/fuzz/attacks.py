@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 PLAIN = "plain"
 """The class of text without an attack in it."""
@@ -85,3 +85,15 @@ MEANING: Mapping[Oracle, str] = MappingProxyType(
     }
 )
 """For each oracle, what a finding means."""
+
+
+def check_attacks(attacks: Iterable[str]) -> tuple[str, ...]:
+    """Return attack classes as a tuple.
+
+    Raises:
+        ValueError: There is none of such a name: a typing mistake would try nothing and find nothing.
+    """
+    chosen = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    if unknown := set(chosen).difference(ATTACKS):
+        raise ValueError(f"There is no attack class {min(unknown)!r}; there are {', '.join(ATTACKS)}.")
+    return chosen

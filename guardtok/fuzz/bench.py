@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from guardtok.dialects import role_of
+from guardtok.errors import TokenizerError, is_failure
 from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.case import GROWTH
 from guardtok.fuzz.doors import words_of
+from guardtok.fuzz.findings import shown
 from guardtok.fuzz.growth import judge_growth
 from guardtok.fuzz.guarded import DECLARED, UNTRUSTED, Warden, judge_guard, judge_written
 from guardtok.fuzz.judge import Judgement
@@ -18,6 +20,7 @@ from guardtok.tokenizer import Role, TokenClass
 
 if TYPE_CHECKING:
     from guardtok.fuzz.case import Case
+    from guardtok.fuzz.doors import Doors
     from guardtok.fuzz.targets import Target
 
 MAX_WORDS = 2_000
@@ -33,6 +36,8 @@ class Bench:
         self.target = target
         self.reader = Reader(target.doors)
         self.warden = None if target.guard is None else Warden(target.guard)
+        if self.warden is None:
+            _try(target.doors)
 
     def profile(self) -> Profile:
         """Return what those who make up cases have to know."""
@@ -43,8 +48,9 @@ class Bench:
         used = [form for form in forms if roles[form] is not Role.RESERVED]
         size = doors.n_vocab or 0
         return Profile(
-            name=doors.name if warden is None else f"{warden.guard.policy.name} over {doors.name}",
-            library=doors.library if warden is None else "guardtok",
+            # What a library says of itself goes to terminals and into logs.
+            name=shown(doors.name if warden is None else f"{warden.guard.policy.name} over {doors.name}"),
+            library=shown(doors.library) if warden is None else "guardtok",
             forms=tuple(used or forms),
             hidden=tuple(token.form for token in tokens if not token.special),
             reserved=tuple(form for form in forms if roles[form] is Role.RESERVED),
@@ -83,6 +89,24 @@ class Bench:
             made.report(Oracle.LOG, "the tokenizer prints", "silence", f"{len(printed):,} bytes")
         else:
             judge_written(printed.decode(errors="backslashreplace"), self.warden, made, "what is logged")
+
+
+def _try(doors: Doors) -> None:
+    """Encode a harmless text.
+
+    Raises:
+        TokenizerError: It fails. Errors that are declared are no findings, so one that always fails would be found
+            without fault.
+    """
+    try:
+        doors.encode("a")
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        failure = shown(type(error).__name__)
+    else:
+        return
+    raise TokenizerError(f"{shown(doors.name)} cannot encode the letter `a` ({failure}), so there is nothing to judge.")
 
 
 def _has_jinja() -> bool:

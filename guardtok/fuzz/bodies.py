@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.shapes import CHATS
-from guardtok.violation import Action
+from guardtok.violation import Action, broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +44,9 @@ def judge_body(
         if case.form in ids and not done.violations:
             made.report(Oracle.LEAK, "a request's reserved ids go on unseen", "a refusal or a record", done.body)
         return
-    exact = any(each.form == "exact" and str(each.mode) == "enforce" for each in asked)
+    # Taking one token out may leave what is a token elsewhere, of which the policy need not say anything.
+    token = broken(case.form)
+    exact = any(each.form == "exact" and each.token == token and str(each.mode) == "enforce" for each in asked)
     if exact and any(case.form in text for text in _strings(done.body)):
         made.report(Oracle.LEAK, "a sanitized request spells a control token", "a broken form", case.form)
     again = sanitize(done.body, protocol)

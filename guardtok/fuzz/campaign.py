@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from guardtok.errors import MissingExtraError
+from guardtok.errors import MissingExtraError, TokenizerError
 from guardtok.fuzz import corpus_dir
 from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.case import GROWTH, TEXT, Case, Outcome
@@ -225,6 +225,12 @@ class _Campaign:
         from guardtok.fuzz.generators import generators
 
         chosen = [each for each in generators(profile) if not self._plan.attacks or each.attack in self._plan.attacks]
+        made = {each.attack for each in chosen}
+        self._state.notes += [
+            f"{attack} was not tried: this target has no place for it"
+            for attack in self._plan.attacks
+            if attack not in made and attack not in self._state.coverage
+        ]
         number = 0
         while chosen:
             size = ROUNDS[min(number, len(ROUNDS) - 1)]
@@ -255,7 +261,11 @@ class _Campaign:
             raise _Enough
         if plan.seconds is not None and time.monotonic() - self._start > plan.seconds:
             raise _Enough
-        ran, outcomes = self._asked.ask(case)
+        try:
+            ran, outcomes = self._asked.ask(case)
+        except TokenizerError as error:
+            state.notes.append(f"the run ended early: {error}")
+            raise _Enough from None
         state.cases += 1
         state.coverage[case.attack].update(Oracle(name) for name in ran)
         self._on_progress(Progress(time.monotonic() - self._start, state.cases, len(state.findings), self._attack))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from guardtok.fuzz.attacks import ATTACKS, Oracle
+from guardtok.fuzz.bodies import BODIES
+from guardtok.fuzz.shapes import CHATS
 
 TEXT = "text"
 """The shape of a case that is nothing but a text."""
@@ -23,7 +25,10 @@ BATCH = "batch"
 IDS = "ids"
 """The shape of a case whose text is encoded, decoded and encoded again."""
 
-MAX_REPEAT = 2_000_000
+SHAPES = (TEXT, THREADS, GROWTH, BATCH, IDS, *BODIES, *CHATS)
+
+MAX_CHARACTERS = 16_000_000
+"""Characters of the longest text that a case may stand for: some bytes of JSON could be any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +93,14 @@ class Case:
             raise ValueError("A case is a mapping.")  # noqa: TRY004 - one error for whatever a file may hold
         attack, shape, parts = str(values.get("attack")), values.get("shape", TEXT), values.get("parts")
         form, repeat = values.get("form", ""), values.get("repeat", 1)
-        if attack not in ATTACKS or not isinstance(shape, str) or not isinstance(form, str):
+        if attack not in ATTACKS or shape not in SHAPES or not isinstance(form, str):
             raise ValueError("A case names its attack class, its shape and its form.")
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise ValueError("The parts of a case are a list of strings.")
-        if not isinstance(repeat, int) or not 1 <= repeat <= MAX_REPEAT:
-            raise ValueError(f"A case is repeated 1 to {MAX_REPEAT:,} times.")
+        if type(repeat) is not int or repeat < 1 or repeat * sum(map(len, parts)) > MAX_CHARACTERS:
+            raise ValueError(f"A case is repeated once or more, and has no more than {MAX_CHARACTERS:,} characters.")
+        if not any(parts) and (shape == GROWTH or not parts):
+            raise ValueError("A case has a part, and one that grows has text.")
         return cls(attack, shape, tuple(parts), form, repeat)
 
 

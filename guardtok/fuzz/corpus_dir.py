@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KIND = "fuzz"
 MAX_BYTES = 16_000_000
+MAX_NOTES = 20
 FILE = "fuzz-{}.json"
 
 
@@ -46,7 +47,8 @@ def read(folder: Path) -> tuple[list[Case], list[str]]:
             continue
         for case in found:
             cases[case] = None
-    return list(cases), notes
+    more = [f"corpus: {len(notes) - MAX_NOTES:,} more are left out"] if len(notes) > MAX_NOTES else []
+    return list(cases), notes[:MAX_NOTES] + more
 
 
 def _cases(path: Path) -> list[Case]:
@@ -85,10 +87,10 @@ def write(folder: Path, findings: Sequence[Finding], target: str) -> list[str]:
     return notes
 
 
-def vector_name(finding: Finding) -> str:
-    """Return the name of a finding's vector, the same wherever it is found."""
+def vector_name(finding: Finding, target: str) -> str:
+    """Return the name of a finding's vector, the same on every run; targets may share a directory."""
     case, outcome = finding.case, finding.outcome
-    digest = hashlib.sha256(f"{outcome.oracle}\n{outcome.cause}\n{case.to_json()}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{target}\n{outcome.oracle}\n{outcome.cause}\n{case.to_json()}".encode()).hexdigest()
     return f"{outcome.oracle.value.replace(' ', '-')}-{digest[:12]}"
 
 
@@ -96,7 +98,7 @@ def as_vector(finding: Finding, target: str) -> dict[str, Any]:
     """Return a finding as a vector."""
     case, outcome = finding.case, finding.outcome
     return {
-        "id": vector_name(finding),
+        "id": vector_name(finding, target),
         "class": case.attack,
         "target": target,
         "shape": case.shape,

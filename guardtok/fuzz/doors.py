@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from guardtok.adapters.hf import HfTokenizer
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Encode: TypeAlias = Callable[[str], list[int]]
 Decode: TypeAlias = Callable[[list[int]], "bytes | str"]
 Chat: TypeAlias = Callable[[list[Any], "list[Any] | None"], list[int]]
+
+_LIMIT = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +197,8 @@ def parser_of(tokenizer: Tokenizer) -> Encode | None:
 def through_object(found: Any, name: str) -> Doors:  # noqa: ANN401 - anything that encodes and decodes
     """Return the doors of anything with `encode` and `decode`; `encode_ordinary` is preferred where it is there.
 
-    Its control tokens are what its attributes say (`special_tokens`, `all_special_tokens`, `get_added_vocab()` …), else
-    every form of the catalogue that it makes one id of, and that this id decodes to.
+    Its control tokens are what its attributes say (`special_tokens`, `get_added_vocab()` …), else every form of the
+    catalogue that it makes one id of, and that this id decodes to.
     """
     encode = getattr(found, "encode_ordinary", found.encode)
     parse = found.encode if hasattr(found, "encode_ordinary") else None
@@ -211,7 +214,8 @@ def through_object(found: Any, name: str) -> Doors:  # noqa: ANN401 - anything t
         batch=batch,
         tokens=tokens,
         reserved=frozenset(token.id for token in tokens),
-        n_vocab=size if isinstance(size, int) else None,
+        n_vocab=_as_id(size),
+        notes=() if tokens else ("no control token of this tokenizer is known, so no leak can be seen",),
     )
 
 
@@ -223,8 +227,11 @@ def _stated(found: Any) -> tuple[ControlToken, ...]:  # noqa: ANN401 - anything 
             table = stated() if callable(stated) else stated
         except Exception:  # noqa: BLE001, S112 - another's code; there are other names to ask
             continue
-        if isinstance(table, dict) and all(isinstance(k, str) and isinstance(v, int) for k, v in table.items()):
-            return tuple(ControlToken(form, id_) for form, id_ in sorted(table.items(), key=lambda each: each[1]))
+        if not isinstance(table, dict) or not all(isinstance(form, str) for form in table):
+            continue
+        ids = {form: id_ for form, each in table.items() if (id_ := _as_id(each)) is not None}
+        if len(ids) == len(table):
+            return tuple(ControlToken(form, id_) for form, id_ in sorted(ids.items(), key=lambda each: each[1]))
     return ()
 
 
@@ -257,10 +264,24 @@ def as_ids(made: Any) -> list[int]:  # noqa: ANN401 - whatever an encoder return
     """
     if isinstance(made, (str, bytes)):
         raise TypeError("Text is no sequence of ids.")
+    if isinstance(made, dict):
+        raise TypeError("A mapping is no sequence of ids.")
     listed = made.tolist() if hasattr(made, "tolist") else list(made)
-    if not all(isinstance(id_, int) for id_ in listed):
+    if all(type(each) is int and abs(each) < _LIMIT for each in listed):
+        return listed
+    ids = [id_ for each in listed if (id_ := _as_id(each)) is not None]
+    if len(ids) != len(listed):
         raise TypeError("Ids are integers.")
-    return listed
+    return ids
+
+
+def _as_id(value: Any) -> int | None:  # noqa: ANN401 - whatever stands for an id
+    """Return an integer of any library's as an int; None for what is none, a truth value, or beyond 64 bits."""
+    try:
+        id_ = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        return None
+    return id_ if id_ is not None and abs(id_) < _LIMIT else None
 
 
 def _version(package: str) -> str:

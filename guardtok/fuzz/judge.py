@@ -14,6 +14,7 @@ from guardtok.errors import is_failure
 from guardtok.fuzz.attacks import Oracle
 from guardtok.fuzz.case import Outcome
 from guardtok.fuzz.doors import as_ids
+from guardtok.fuzz.findings import shown as legible
 from guardtok.fuzz.shapes import CHATS
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Judgement:
         """Keep a finding."""
         self.ran.add(oracle)
         shown = str(expected)[:MAX_SHOWN_TEXT], str(got)[:MAX_SHOWN_TEXT]
-        self.outcomes.append(Outcome(oracle, cause, *shown, tuple(ids[:SHOWN])))
+        # A class may be called anything, and a cause goes to terminals as it is.
+        self.outcomes.append(Outcome(oracle, legible(cause), *shown, tuple(ids[:SHOWN])))
 
     def call(self, door: str, declared: tuple[type[BaseException], ...], call: Callable[[], _Made]) -> _Made | None:
         """Return what a door returns, or None where it fails; a failure that is not declared is a finding."""
@@ -64,15 +66,18 @@ class Judgement:
 
     def encode(self, door: str, declared: tuple[type[BaseException], ...], call: Callable[[], Any]) -> list[int] | None:
         """Return the ids that a door makes, or None where it makes none."""
-        made = self.call(door, declared, call)
-        if made is None:
-            return None
+        made = self.call(door, declared, lambda: (call(),))
+        return None if made is None else self.listed(door, made[0])
+
+    def listed(self, door: str, made: Any) -> list[int] | None:  # noqa: ANN401 - whatever a door returned
+        """Return what a door returned as ids, or None where it is none; a generator may fail only now."""
         try:
             return as_ids(made)
-        except (TypeError, ValueError):
-            self.report(
-                Oracle.CRASH, f"{door} returns something else than ids", "a sequence of ints", type(made).__name__
-            )
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            name = type(made).__name__
+            self.report(Oracle.CRASH, f"{door} returns something else than ids", "a sequence of ints", name)
             return None
 
 

@@ -152,12 +152,13 @@ def _judge_batch(texts: list[str], encoded: Sequence[list[int] | None], reader: 
     batch = reader.doors.batch
     if batch is None or any(ids is None for ids in encoded):
         return
-    together = made.call("encode of a batch", reader.doors.declared, lambda: batch(texts))
+    door = "encode of a batch"
+    together = made.call(door, reader.doors.declared, lambda: list(batch(texts)))
     if together is None:
         return
     made.ran.add(Oracle.SPLIT)
-    listed = [as_ids(ids) for ids in together]
-    if listed != list(encoded):
+    listed = [made.listed(door, ids) for ids in together]
+    if None not in listed and listed != list(encoded):
         made.report(Oracle.SPLIT, "a batch gives other ids than its texts alone", encoded, listed, encoded[0] or ())
 
 

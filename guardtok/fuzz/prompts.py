@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from guardtok.encodings import load_tokenizer
 from guardtok.errors import ConformanceError, GuardtokError
-from guardtok.fuzz.attacks import Oracle
+from guardtok.fuzz.attacks import Oracle, check_attacks
 from guardtok.fuzz.bench import Bench
 from guardtok.fuzz.campaign import Plan, run
 from guardtok.fuzz.case import BATCH, GROWTH, THREADS
-from guardtok.fuzz.doors import parser_of, through_adapter
+from guardtok.fuzz.doors import as_ids, parser_of, through_adapter
 from guardtok.fuzz.findings import shown
 from guardtok.fuzz.judge import Judgement
 from guardtok.fuzz.targets import Target
@@ -57,10 +57,13 @@ def assert_no_forgery(
         GuardtokError: The tokenizer cannot be opened.
         MissingExtraError: Hypothesis is not installed.
         TypeError: The prompt is neither ids nor a string, or a string where nobody can say how it is read.
-        ValueError: The harmless text is refused.
+        ValueError: The harmless text is refused, there is no such attack class, or no text was tried.
     """
+    chosen = check_attacks(attacks)
     asked = _Prompts(build, load_tokenizer(tokenizer))
-    report = run(asked, Plan(seed=seed, seconds=None, cases=cases, attacks=tuple(attacks)))
+    report = run(asked, Plan(seed=seed, seconds=None, cases=cases, attacks=chosen))
+    if not any(report.coverage.values()):
+        raise ValueError("No text was tried: of these classes, or this number, none says anything about a prompt.")
     if report.findings:
         first = report.findings[0]
         raise ConformanceError(str(first.outcome.oracle), _explain(first, len(report.findings)))
@@ -135,4 +138,4 @@ class _Prompts:
             if self._parse is None:
                 raise TypeError("How this tokenizer reads control tokens in a string is not known: return ids.")
             ids = self._parse(ids)
-        return [id_ for id_ in ids if id_ in self._reserved]
+        return [id_ for id_ in as_ids(ids) if id_ in self._reserved]

@@ -73,7 +73,7 @@ def _result(finding: Finding, report: Report) -> dict[str, Any]:
         "level": _LEVELS.get(oracle, "warning"),
         "message": {"text": _message(finding, report)},
         "locations": [{"logicalLocations": [{"fullyQualifiedName": report.target, "kind": "module"}]}],
-        "partialFingerprints": {"guardtokFinding/v1": vector_name(finding)},
+        "partialFingerprints": {"guardtokFinding/v1": vector_name(finding, report.target)},
         "properties": {
             "attack": finding.case.attack,
             "attackTitle": ATTACKS[finding.case.attack],

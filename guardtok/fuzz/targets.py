@@ -150,8 +150,8 @@ def _resolve(target: object, folder: str | None) -> Any:  # noqa: ANN401 - a nam
         found: Any = importlib.import_module(module)
         for name in attribute.split("."):
             found = getattr(found, name)
-        # A function that makes one; a tokenizer may well be callable, too.
-        return found() if callable(found) and not hasattr(found, "encode") else found
+        # A class or a function that makes one; a tokenizer may well be callable, too.
+        return found() if isinstance(found, type) or (callable(found) and not hasattr(found, "encode")) else found
     except GuardtokError:
         raise
     except BaseException as error:

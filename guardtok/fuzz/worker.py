@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -28,6 +31,11 @@ ENDED = "the tokenizer ends its process or hangs"
 HANG_SECONDS = 20.0
 """So long one case may take."""
 
+GRACE_SECONDS = 10.0
+"""So much later a child ends itself that nobody has ended."""
+
+_LOOK_SECONDS = 0.25
+"""So often it is looked whether the child is still there."""
 
 _MAIN = "import sys; sys.path[:] = sys.argv[1:]; from guardtok.fuzz.child import main; main()"
 
@@ -41,7 +49,9 @@ class Worker:
     """
 
     def __init__(self, request: dict[str, Any], hang_seconds: float = HANG_SECONDS) -> None:
-        self._request = {**request, "folder": str(Path.cwd())}
+        # The child ends by itself where this process is killed; else this process notices first.
+        patience = {"patience": hang_seconds + GRACE_SECONDS, "opening": OPENING_SECONDS + GRACE_SECONDS}
+        self._request = {**request, "folder": str(Path.cwd()), **patience}
         self._hang_seconds = hang_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -80,14 +90,10 @@ class Worker:
         """End the child."""
         if self._process is None:
             return
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:  # What was still to be written has no reader any more.
-                    continue
+        _end(self._process)
+        if self._process.stdin is not None:
+            with suppress(OSError):  # What was still to be written has no reader any more.
+                self._process.stdin.close()
         self._process = None
 
     def _start(self) -> dict[str, Any]:
@@ -95,7 +101,7 @@ class Worker:
         self._replies = queue.SimpleQueue()
         # It imports from where this process does: what lies in the current folder shadows nothing.
         command = [sys.executable, "-c", _MAIN, *sys.path]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - ours
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)  # noqa: S603 - ours
         if self._process.stdout is None:
             raise TokenizerError("The child process has no output.")
         threading.Thread(target=_read_lines, args=(self._process.stdout, self._replies), daemon=True).start()
@@ -122,13 +128,22 @@ class Worker:
 
     def _wait(self, seconds: float) -> bytes | None:
         """Return the next line, nothing at the end of the process, None where it takes too long."""
-        try:
-            reply = self._replies.get(timeout=seconds)
-        except queue.Empty:
-            return None
-        if reply is None:
-            raise KeyboardInterrupt
-        return reply
+        until = time.monotonic() + seconds
+        ended = False
+        while True:
+            try:
+                reply = self._replies.get(timeout=max(0.0, min(_LOOK_SECONDS, until - time.monotonic())))
+            except queue.Empty:
+                # What a child has started may hold its pipe open, so its end is not always the end of the stream.
+                if ended:
+                    return b""
+                ended = self._process is not None and self._process.poll() is not None
+                if not ended and time.monotonic() >= until:
+                    return None
+                continue
+            if reply is None:
+                raise KeyboardInterrupt
+            return reply
 
     def _ending(self) -> str:
         status = None if self._process is None else self._process.wait()
@@ -141,10 +156,23 @@ class Worker:
 
 
 def _read_lines(stream: BinaryIO, into: queue.SimpleQueue[bytes | None]) -> None:
-    """Put each line into a queue, and an empty one at the end."""
-    for line in stream:
-        into.put(line)
+    """Put each line into a queue, and an empty one at the end.
+
+    It closes the stream too: who closed it from outside would wait for whatever process has inherited its other end.
+    """
+    with stream:
+        for line in stream:
+            into.put(line)
     into.put(b"")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a child, and what it has started and left behind in its group."""
+    if hasattr(os, "killpg"):
+        with suppress(OSError):  # Nobody is left in it.
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
 
 
 def _read(reply: dict[str, Any]) -> tuple[list[str], list[Outcome]]:
