@@ -294,7 +294,7 @@ def test_half_a_body_goes_nowhere() -> None:
 
 
 def test_what_the_servers_receive_raises_is_the_servers_own() -> None:
-    """A server that gives up a slow client answers it by itself: that is no failure of the guard, and nothing is sent."""
+    """A server that gives up a slow client answers by itself: that is no failure of the guard, nothing is sent."""
 
     class GivenUpError(Exception):
         pass
